@@ -1,0 +1,25 @@
+"""Eq. 3 on 5,000 real digits that come with the installation: no network, no download.
+
+Paper:    Sec. 3 and 4.2 (Eq. 3 on the training points and on their FGSM twins), at a twelfth of the data.
+Command:  jl1 train        (the undefended network: jl1 train --config=quickstart:plain)
+"""
+
+from ml_collections import ConfigDict
+
+from jl1.config import default_config
+from jl1.errors import UserError
+
+
+def get_config(arg: str = "defended") -> ConfigDict:
+    """Return the settings; `defended` or `plain` (lambda 0 and no adversarial twins)."""
+    if arg not in ("defended", "plain"):
+        raise UserError(f"quickstart:{arg}: give quickstart, quickstart:defended or quickstart:plain")
+    config = default_config()
+    config.data.name = "mnist_5k"
+    config.penalty.outputs = "logits"
+    config.penalty.scale = "mean"
+    config.penalty.lam = 50.0 if arg == "defended" else 0.0
+    config.adversarial.epsilon = 0.1 if arg == "defended" else 0.0
+    config.training.num_epochs = 30
+    config.training.stopping = "fixed"
+    return config

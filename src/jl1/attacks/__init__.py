@@ -1,0 +1,1 @@
+"""Attacks: pure functions from inputs to adversarial inputs, one a file."""

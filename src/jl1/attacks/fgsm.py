@@ -1,0 +1,100 @@
+"""The fast gradient sign method, one linear step of size epsilon.
+
+References:
+    Goodfellow, Shlens, Szegedy 2015, "Explaining and harnessing adversarial examples",
+    arXiv:1412.6572. Random start: Wong, Rice, Kolter 2020, "Fast is better than free",
+    arXiv:2001.03994.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.jacobian import input_gradient
+
+
+def fgsm(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Inputs:
+    """Attack by x' = clip(x + epsilon * sign(grad_x L(f(x), y)), lower, upper) (Sec. 3 and 4.2).
+
+    A pixel whose gradient is exactly 0 does not move (sign(0) = 0). The result is detached: no
+    gradient flows through the attack into the parameters. Not jitted. It is a weak attack, whose
+    accuracies are an upper bound that a masked gradient inflates at will: report `pgd` beside it.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to LOGITS (not probabilities: their
+            gradients saturate and the attack fails without a sign of it).
+        inputs: Batch in [lower, upper].
+        labels: Labels whose loss is raised: the true ones, or `predicted_labels` so that no
+            information on the true label leaks into the attack.
+        epsilon: L-infinity radius in the units of the inputs, at least 0; may be traced.
+        loss_fn: What is raised; cross-entropy without smoothing.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
+
+    Returns:
+        Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> weights = jnp.array([[1.0, -1.0], [2.0, 0.0]])
+        >>> fgsm(lambda x: x @ weights, jnp.full((1, 2), 0.5), labels=jnp.array([0]), epsilon=0.25).tolist()
+        [[0.25, 0.25]]
+    """
+    gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), inputs)
+    return jax.lax.stop_gradient(jnp.clip(inputs + epsilon * jnp.sign(gradient), lower, upper))
+
+
+def fgsm_random_start(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    key: PRNGKey,
+    step_size: Scalar | None = None,
+    loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Inputs:
+    """Attack by one sign step from a uniformly random point of the ball, projected back (Wong 2020).
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch in [lower, upper].
+        labels: Labels whose loss is raised.
+        epsilon: L-infinity radius, at least 0; may be traced.
+        key: Fixes the random start.
+        step_size: Length of the step; 1.25 epsilon unless given, as in the reference.
+        loss_fn: What is raised; cross-entropy without smoothing.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
+
+    Returns:
+        Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
+    """
+    step_size = 1.25 * epsilon if step_size is None else step_size
+    noise = jax.random.uniform(key, inputs.shape, inputs.dtype, -1.0, 1.0)
+    start = jnp.clip(inputs + epsilon * noise, lower, upper)
+    gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), start)
+    stepped = start + step_size * jnp.sign(gradient)
+    in_ball = jnp.clip(stepped, inputs - epsilon, inputs + epsilon)
+    return jax.lax.stop_gradient(jnp.clip(in_ball, lower, upper))
+
+
+def predicted_labels(logits_fn: LogitsFn, inputs: Inputs) -> Labels:
+    """Return argmax_i f_i(x), the decision D(x) of Sec. 3.
+
+    An attack on these labels cannot leak the true label into adversarial training (Kurakin et al.
+    2017, arXiv:1611.01236); it differs from one on the true labels only where x is misclassified.
+    """
+    return jnp.argmax(logits_fn(inputs), axis=-1)

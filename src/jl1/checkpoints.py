@@ -1,0 +1,153 @@
+"""Checkpoints of a run, by orbax: one an epoch, the newest two kept, a damaged one found out and passed over."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jl1.array_types import Params
+from jl1.errors import UserError
+from jl1.training import TrainState
+
+_NUM_KEPT = 2
+
+
+class Snapshot(NamedTuple):
+    """The arrays of a checkpoint.
+
+    Attributes:
+        state: The state after the last epoch.
+        best_params: Parameters of the best epoch, or an empty dict if the config does not ask for them.
+    """
+
+    state: TrainState
+    best_params: Params
+
+
+class Restored(NamedTuple):
+    """An intact checkpoint.
+
+    Attributes:
+        epoch: Number of epochs it has seen.
+        snapshot: Its arrays.
+        progress: What was stored with them, plain JSON types.
+    """
+
+    epoch: int
+    snapshot: Snapshot
+    progress: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run. Close it, or use it in a `with` statement."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder; it need not exist."""
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_NUM_KEPT, enable_async_checkpointing=False, create=True
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, epoch: int, snapshot: Snapshot, progress: dict[str, Any]) -> None:
+        """Save the state after an epoch; when this returns it survives a kill of the process."""
+        described = {"progress": progress, "shapes": _shapes(snapshot), "digest": _digest(snapshot)}
+        items = ocp.args.Composite(
+            arrays=ocp.args.StandardSave(snapshot._asdict()), description=ocp.args.JsonSave(described)
+        )
+        self._manager.save(epoch, args=items)
+
+    def newest(self) -> int | None:
+        """Return the newest epoch with a checkpoint, intact or not."""
+        return self._manager.latest_step()
+
+    def restore(self, template: Snapshot, notice: Callable[[str], None]) -> Restored | None:
+        """Restore the newest intact checkpoint.
+
+        Args:
+            template: Arrays of the same shapes and types, such as a fresh state.
+            notice: Told of each damaged checkpoint that is passed over; it is deleted once an older one
+                is found intact.
+
+        Returns:
+            The checkpoint, or None if there is none.
+
+        Raises:
+            UserError: The checkpoint is of another model, or all are damaged.
+        """
+        damaged = []
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore_one(epoch, template)
+            except UserError:
+                raise
+            except Exception as error:  # orbax and tensorstore raise many types for a damaged file
+                damaged.append(epoch)
+                notice(
+                    f"the checkpoint of epoch {epoch} is damaged ({_first_line(error)}); trying the one before it"
+                )
+                continue
+            for bad_epoch in damaged:
+                self._manager.delete(bad_epoch)
+            return restored
+        if damaged:
+            raise UserError(
+                f"all checkpoints in {self._manager.directory} are damaged; move the run's folder away and start anew"
+            )
+        return None
+
+    def _restore_one(self, epoch: int, template: Snapshot) -> Restored:
+        """Restore one checkpoint and compare it with what was stored of it."""
+        description = self._manager.restore(
+            epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+        )
+        stored, expected = description["description"]["shapes"], _shapes(template)
+        if stored != expected:
+            raise UserError(
+                f"the checkpoint of epoch {epoch} in {self._manager.directory} is of another model: "
+                f"{_first_difference(stored, expected)}"
+            )
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
+        arrays = self._manager.restore(
+            epoch, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
+        )
+        snapshot = Snapshot(**arrays["arrays"])
+        if _digest(snapshot) != description["description"]["digest"]:
+            raise ValueError("its content has changed since it was written")
+        return Restored(epoch, snapshot, description["description"]["progress"])
+
+
+def _shapes(snapshot: Snapshot) -> dict[str, str]:
+    """Describe every array, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(snapshot._asdict())
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _digest(snapshot: Snapshot) -> str:
+    """Hash the content of every array."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(snapshot):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _first_difference(stored: dict[str, str], expected: dict[str, str]) -> str:
+    """Say where two descriptions differ first."""
+    for name in sorted({*stored, *expected}):
+        if stored.get(name) != expected.get(name):
+            return f"{name} is {stored.get(name, 'absent')} there and {expected.get(name, 'absent')} in the config's"
+    return "the same arrays"
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without its details."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else 'no message'}"

@@ -1,0 +1,224 @@
+"""The command `jl1`: flags and subcommands. Only this file and `display` write to the terminal."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+
+from jl1.config import validate_config
+from jl1.config_files import config_folder, resolve_config_file, run_name
+from jl1.data import prepare_dataset
+from jl1.display import LiveReporter, PlainReporter, accuracy_table, show_result
+from jl1.errors import UserError
+from jl1.experiment import InterruptedEarlyError, evaluate_run, train_and_evaluate
+from jl1.scoring import ATTACKS, AttackOptions
+
+_EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 2, 130
+
+_USAGE = """\
+jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.
+
+  jl1 train    [--config=NAME|FILE.py[:arg]] [--config.FIELD=VALUE ...] [--workdir=DIR]
+               train, attack and record one run; without flags: 5,000 real digits, under two minutes
+  jl1 evaluate --workdir=DIR [--attacks=clean,fgsm,pgd] [--epsilons=0.1,0.3] [--pgd_steps=100]
+               [--pgd_restarts=10] [--batch_size=500] [--data_dir=DIR]
+               attack the newest checkpoint of a run again
+  jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]
+               do the slow part of a data set once (download, decode)
+
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if not given.
+
+    Returns:
+        The exit status: 0, 2 for bad input, 130 when interrupted before there was a result.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True)
+    command = arguments.pop(0) if arguments else "help"
+    if command in ("help", "-h", "--help"):
+        _say(Console(), _USAGE + f"configs: {', '.join(_config_names())}")
+        return 0
+    if command not in _COMMANDS:
+        _say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
+        return _EXIT_BAD_INPUT
+    try:
+        return _COMMANDS[command](arguments)
+    except InterruptedEarlyError as error:
+        _say(errors, f"{error}")
+        return _EXIT_INTERRUPTED
+    except UserError as error:
+        _say(errors, f"error: {error}")
+        return _EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        _say(errors, "interrupted; the same command goes on with it")
+        return _EXIT_INTERRUPTED
+
+
+def _train(arguments: list[str]) -> int:
+    """Train, attack and record one run."""
+    parsed = _parse(arguments, _define_config, _define_workdir)
+    config = parsed.config
+    validate_config(config)
+    workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
+    console = Console()
+    with _reporter(console) as reporter, _stop_on_signals(reporter) as should_stop:
+        result = train_and_evaluate(config, workdir, reporter=reporter, should_stop=should_stop)
+    show_result(console, result, workdir)
+    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    """Attack the newest checkpoint of a run again."""
+    parsed = _parse(arguments, _define_workdir, _define_attacks)
+    if not parsed.workdir:
+        raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
+    options = AttackOptions(
+        [_fraction(text) for text in parsed.epsilons],
+        parsed.pgd_steps,
+        parsed.pgd_restarts,
+        parsed.batch_size,
+    )
+    unknown = set(parsed.attacks) - set(ATTACKS)
+    if unknown:
+        raise UserError(f"--attacks: no attack {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
+    console, workdir = Console(), Path(parsed.workdir)
+    with _reporter(console) as reporter:
+        rows = evaluate_run(
+            workdir,
+            options=options,
+            attacks=tuple(parsed.attacks),
+            data_dir=parsed.data_dir,
+            reporter=reporter,
+        )
+    console.print(accuracy_table(rows, f"accuracy on {rows[0]['num_examples']:,} test points"))
+    _say(console, f"files: {workdir / 'evaluation.json'}")
+    return 0
+
+
+def _prepare(arguments: list[str]) -> int:
+    """Download, prepare and decode a data set."""
+    parsed = _parse(arguments, lambda values: _define_config(values, default="train"))
+    data = parsed.config.data
+    _say(Console(), prepare_dataset(data.name, data_dir=data.dir))
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "prepare": _prepare,
+}
+
+
+def _define_config(values: flags.FlagValues, default: str = "quickstart") -> None:
+    """Define --config and --config.FIELD."""
+    config_flags.DEFINE_config_file(
+        "config",
+        resolve_config_file(default),
+        "name or file of a config",
+        lock_config=True,
+        flag_values=values,
+    )
+
+
+def _define_workdir(values: flags.FlagValues) -> None:
+    """Define --workdir."""
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+
+
+def _define_attacks(values: flags.FlagValues) -> None:
+    """Define the flags of `jl1 evaluate`."""
+    flags.DEFINE_list("attacks", list(ATTACKS), "which attacks", flag_values=values)
+    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
+    flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
+    flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
+    flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
+    flags.DEFINE_string("data_dir", None, "folder with the data, if it has moved", flag_values=values)
+
+
+def _parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
+    """Parse the flags of one subcommand; jl1 defines none in the process's own flag table."""
+    values = flags.FlagValues()
+    for define in definitions:
+        define(values)
+    try:
+        rest = values(["jl1", *_with_config_paths(arguments)])
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
+        text = error.args[0] if error.args else error
+        raise UserError(f"{text}\n(jl1 help lists the flags, docs/configs.md the fields)") from error
+    if len(rest) > 1:
+        raise UserError(f"did not understand {' '.join(rest[1:])!r}; flags are written --name=value")
+    return values
+
+
+def _with_config_paths(arguments: list[str]) -> Iterator[str]:
+    """Turn `--config=NAME` (or `--config NAME`) into the path of its file."""
+    is_value = False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if is_value:
+            yield resolve_config_file(argument)
+        elif flag in ("--config", "-config") and equals:
+            yield f"--config={resolve_config_file(value)}"
+        else:
+            yield argument
+        is_value = argument in ("--config", "-config")
+
+
+def _fraction(text: str) -> float:
+    """Read one radius."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"--epsilons: {text!r} is not a number in [0, 1], the range of the inputs")
+    return value
+
+
+@contextmanager
+def _reporter(console: Console) -> Iterator[PlainReporter]:
+    """Give the reporter that fits the terminal."""
+    reporter = LiveReporter(console) if console.is_terminal else PlainReporter(console)
+    with reporter if isinstance(reporter, LiveReporter) else nullcontext():
+        yield reporter
+
+
+@contextmanager
+def _stop_on_signals(reporter: PlainReporter) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or SIGTERM end training at the last whole epoch; a second one ends the process."""
+    received = []
+
+    def remember(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        reporter.notice("stopping: the last whole epoch is evaluated; once more to end at once")
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _config_names() -> list[str]:
+    """List the configs that come with jl1."""
+    return sorted(path.stem for path in config_folder().glob("*.py"))
+
+
+def _say(console: Console, text: str) -> None:
+    """Write text as it is."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

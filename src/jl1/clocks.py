@@ -1,0 +1,43 @@
+"""Wall time of a run by section, with compilation told apart from all of them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+_compile_seconds = [0.0]
+
+
+def _count_compilation(event: str, seconds: float, **_: object) -> None:
+    """Add up what JAX reports of lowering and compiling."""
+    if event in (
+        "/jax/core/compile/jaxpr_to_mlir_module_duration",
+        "/jax/core/compile/backend_compile_duration",
+    ):
+        _compile_seconds[0] += seconds
+
+
+class Stopwatch:
+    """Seconds by section; those that JAX spent on lowering and compiling go to the section `compile`."""
+
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        """Start from the seconds of an earlier part of the same run, or from nothing."""
+        if _count_compilation not in _listeners:
+            jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+            _listeners.append(_count_compilation)
+        self.seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0} | (seconds or {})
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Add the time spent in the `with` block to a section."""
+        start, compiled = time.perf_counter(), _compile_seconds[0]
+        try:
+            yield
+        finally:
+            compiling = _compile_seconds[0] - compiled
+            self.seconds["compile"] += compiling
+            self.seconds[name] += max(time.perf_counter() - start - compiling, 0.0)
+
+
+_listeners: list[object] = []

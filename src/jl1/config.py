@@ -1,0 +1,179 @@
+"""Every setting of a run with its default, and the checks that refuse a bad one before anything starts.
+
+A config file is a Python file with `get_config(arg)`: it takes `default_config()` and changes what differs.
+It is code and runs when it is loaded, so load only files that you trust. docs/paper.md says which settings the
+paper leaves open, and why each default is what it is.
+"""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jl1.data import DATASETS
+from jl1.errors import UserError
+from jl1.models import ACTIVATIONS, INITIALISERS, MODELS
+from jl1.penalties import OUTPUTS, PENALTIES, SCALES
+from jl1.stopping import STOPPING
+
+
+def default_config() -> ConfigDict:
+    """Return the settings of the paper's single run: model C on MNIST with Eq. 3, no adversarial twins.
+
+    Returns:
+        A new ConfigDict, one sub-dict a topic.
+    """
+    config = ConfigDict()
+    config.seed = 0  # fixes everything below that is not set by itself
+    config.seeds = ConfigDict(
+        {
+            "init": placeholder(int),  # parameters; None: config.seed
+            "order": placeholder(int),  # order of the examples; None: config.seed
+            "attack": placeholder(int),  # random starts of the attacks; None: config.seed
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "name": "mnist",  # mnist_5k, mnist, fashion_mnist, kmnist, cifar10
+            "dir": placeholder(str),  # folder with local files; None: what `jl1 prepare` made
+            "validation_size": 5000,  # Sec. 4.1
+            "split": "official",  # official: the last of the training set; random: drawn by split_seed
+            "split_seed": 0,
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "name": "C",  # A, B, C of Table 1
+            "activation": "relu",
+            "padding": "table",  # of each convolution, such as VALID,SAME; table: the default of models.MODELS
+            "init": "glorot_uniform",  # or fan_in_normal
+        }
+    )
+    config.penalty = ConfigDict(
+        {
+            "name": "jacobian_l1",  # Eq. 3; class_sum_l1 is the footnote's
+            "outputs": "probs",  # what f is in Eq. 3: logits, centred_logits, probs, log_probs
+            "scale": "mean",  # over the c x d entries of the Jacobian; sum: Eq. 3 to the letter
+            "lam": 50.0,  # lambda; at 0.0 no Jacobian is compiled
+            "outputs_per_pass": 1,  # outputs differentiated at a time: more is faster on a GPU, takes more memory
+        }
+    )
+    config.adversarial = ConfigDict(
+        {
+            "epsilon": 0.0,  # radius of the FGSM twins in training; 0.0: no twins
+            "labels": "true",  # which loss the twins raise: of the true or of the predicted labels
+            "smoothing": 0.0,  # label smoothing inside the attack's loss
+            "random_start": False,  # from a random point of the ball, with a step of 1.25 epsilon
+            "coupling": "mean",  # mean over the doubled batch; sum: clean + adversarial
+        }
+    )
+    config.optimizer = ConfigDict({"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8})  # Sec. 4.1
+    config.training = ConfigDict(
+        {
+            "num_epochs": 100,  # at most
+            "batch_size": 128,  # before the twins double it
+            "smoothing": 0.1,  # label smoothing, Sec. 4.1
+            "smoothing_form": "uniform",  # 0.91 and 0.01; off_label: 0.90 and 0.0111
+            "stopping": "patience",  # fixed, patience, successive_difference
+            "stopping_tolerance": 1e-4,
+            "stopping_epochs": 10,
+            "weights": "last",  # which are evaluated: the last, or the best on the validation points
+        }
+    )
+    config.evaluation = ConfigDict(
+        {
+            "epsilons": (0.1, 0.2, 0.3),  # radii of the attacks on the test set
+            "pgd_steps": 20,
+            "pgd_restarts": 1,
+            "batch_size": 500,
+        }
+    )
+    config.log = ConfigDict({"tensorboard": False})  # event files in the run's folder; needs jl1[tensorboard]
+    return config
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Refuse settings that no run can have.
+
+    Raises:
+        UserError: All that is wrong, one line each: the field, its value, what is allowed.
+    """
+    problems = list(_problems(config))
+    if problems:
+        raise UserError("the config cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _problems(config: ConfigDict) -> Iterator[str]:
+    """Yield one line for every field that is out of its range."""
+    for field, allowed in _CHOICES.items():
+        value = _field(config, field)
+        if value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield f"config.{field}={value!r}: must be one of {', '.join(allowed)}{hint}"
+    for field, (low, high, allowed) in _RANGES.items():
+        value = _field(config, field)
+        if value is not None and not low <= value <= high:
+            yield f"config.{field}={value!r}: must be {allowed}"
+    for field in ("training.smoothing", "adversarial.smoothing"):
+        if not 0 <= _field(config, field) < 1:
+            yield f"config.{field}={_field(config, field)!r}: must be in [0, 1)"
+    epsilons = config.evaluation.epsilons
+    if not all(isinstance(epsilon, int | float) and 0 <= epsilon <= 1 for epsilon in epsilons):
+        yield f"config.evaluation.epsilons={epsilons!r}: each must be a number in [0, 1], the range of the inputs"
+    if config.adversarial.random_start and config.adversarial.epsilon == 0:
+        yield "config.adversarial.random_start=True: needs config.adversarial.epsilon above 0"
+
+
+_NO_LIMIT = float("inf")
+_CHOICES = {
+    "data.name": DATASETS,
+    "data.split": ("official", "random"),
+    "model.name": tuple(MODELS),
+    "model.activation": tuple(ACTIVATIONS),
+    "model.init": tuple(INITIALISERS),
+    "penalty.name": PENALTIES,
+    "penalty.outputs": tuple(OUTPUTS),
+    "penalty.scale": SCALES,
+    "adversarial.labels": ("true", "predicted"),
+    "adversarial.coupling": ("mean", "sum"),
+    "training.smoothing_form": ("uniform", "off_label"),
+    "training.stopping": tuple(STOPPING),
+    "training.weights": ("last", "best"),
+}
+_RANGES = {
+    "seed": (0, 2**32 - 1, "in [0, 2**32)"),
+    "seeds.init": (0, 2**32 - 1, "in [0, 2**32)"),
+    "seeds.order": (0, 2**32 - 1, "in [0, 2**32)"),
+    "seeds.attack": (0, 2**32 - 1, "in [0, 2**32)"),
+    "data.validation_size": (1, _NO_LIMIT, "at least 1"),
+    "data.split_seed": (0, 2**32 - 1, "in [0, 2**32)"),
+    "penalty.lam": (
+        0,
+        1e30,
+        "a finite number, at least 0 (a negative lambda would reward large derivatives)",
+    ),
+    "penalty.outputs_per_pass": (1, _NO_LIMIT, "at least 1"),
+    "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
+    "optimizer.learning_rate": (0, 1e30, "a finite number, at least 0"),
+    "optimizer.b1": (0, 1, "in [0, 1]"),
+    "optimizer.b2": (0, 1, "in [0, 1]"),
+    "optimizer.eps": (0, 1, "in [0, 1]"),
+    "training.num_epochs": (1, _NO_LIMIT, "at least 1"),
+    "training.batch_size": (1, _NO_LIMIT, "at least 1"),
+    "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
+    "training.stopping_epochs": (1, _NO_LIMIT, "at least 1"),
+    "evaluation.pgd_steps": (1, _NO_LIMIT, "at least 1"),
+    "evaluation.pgd_restarts": (1, _NO_LIMIT, "at least 1"),
+    "evaluation.batch_size": (1, _NO_LIMIT, "at least 1"),
+}
+
+
+def _field(config: ConfigDict, dotted: str) -> Any:
+    """Look up a field such as `penalty.lam`."""
+    value: Any = config
+    for part in dotted.split("."):
+        value = value[part]
+    return value

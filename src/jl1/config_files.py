@@ -1,0 +1,128 @@
+"""Config files by name or path, and configs as plain JSON types, as they are stored and compared."""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jl1.config import default_config
+from jl1.errors import UserError
+
+
+def config_folder() -> Path:
+    """Return the folder of the config files: inside the installed package, or the checkout's `configs`."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent.parent / "configs"
+
+
+def resolve_config_file(name: str) -> str:
+    """Turn NAME or FILE.py, each with an optional `:arg`, into the path of a file with the same arg.
+
+    Args:
+        name: A name in `config_folder()`, such as `train:C`, or the path of a file.
+
+    Returns:
+        The path, and `:arg` if there was one.
+
+    Raises:
+        UserError: No such name or file.
+    """
+    stem, colon, arg = name.partition(":")
+    path = Path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
+    if not path.is_file():
+        known = sorted(file.stem for file in config_folder().glob("*.py"))
+        near = difflib.get_close_matches(stem, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}"
+        )
+    return f"{path}{colon}{arg}"
+
+
+def load_config(name: str) -> ConfigDict:
+    """Load a config by name or file, as `--config` does; it runs the file.
+
+    Args:
+        name: NAME[:arg] or FILE.py[:arg].
+
+    Returns:
+        The config, locked against new fields.
+
+    Raises:
+        UserError: No such name or file.
+    """
+    path, _, arg = resolve_config_file(name).partition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(arg) if arg else module.get_config()
+    return config.lock()
+
+
+def config_to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Return the config as plain JSON types, the form that is stored and compared."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def config_from_dict(stored: dict[str, Any]) -> ConfigDict:
+    """Return the config of a stored run, with the defaults of fields that did not exist then.
+
+    Raises:
+        UserError: A field that this version does not know, or one of another type.
+    """
+    config = default_config()
+    try:
+        with config.unlocked():
+            config.update(_with_tuples(stored))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the stored config does not fit this version of jl1: {error}") from error
+    return config.lock()
+
+
+def run_name(config: ConfigDict) -> str:
+    """Return a readable name for the run of this config, different for every config.
+
+    Example:
+        >>> run_name(default_config())[:-7]
+        'mnist-C-jacobian_l1-probs-mean-lam50-seed0'
+    """
+    parts = [config.data.name, config.model.name]
+    if config.penalty.lam > 0 and config.penalty.name != "none":
+        parts += [
+            config.penalty.name,
+            config.penalty.outputs,
+            config.penalty.scale,
+            f"lam{config.penalty.lam:g}",
+        ]
+    else:
+        parts.append("plain")
+    if config.adversarial.epsilon > 0:
+        parts.append(f"fgsm{config.adversarial.epsilon:g}")
+    digest = hashlib.sha256(json.dumps(config_to_dict(config), sort_keys=True).encode()).hexdigest()
+    return "-".join([*parts, f"seed{config.seed}", digest[:6]])
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "config") -> list[str]:
+    """List the fields in which two stored configs differ, as `field: one -> other`."""
+    found = []
+    for key in sorted({*one, *other}):
+        mine, theirs = one.get(key), other.get(key)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += differences(mine, theirs, f"{prefix}.{key}")
+        elif mine != theirs:
+            found.append(f"{prefix}.{key}: {mine!r} -> {theirs!r}")
+    return found
+
+
+def _with_tuples(stored: Any) -> Any:
+    """Turn the lists of JSON back into the tuples of the config."""
+    if isinstance(stored, dict):
+        return {key: _with_tuples(value) for key, value in stored.items()}
+    return tuple(stored) if isinstance(stored, list) else stored

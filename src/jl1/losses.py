@@ -1,0 +1,246 @@
+"""The losses of the paper. With the paper at hand, read this file first.
+
+    L_gp(x, y) = L(f(x), y) + lambda * sum_i sum_j |df_i(x)/dx_j|                                 (Eq. 3)
+
+`cross_entropy` is L, with the label smoothing of Sec. 4.1; `penalised_loss` is Eq. 3; `defended_loss` is
+Eq. 3 on the training points and on their FGSM twins, as Sec. 3 and 4.2 couple them. All return one value
+an example, so that the mean over a batch, or any other weighting, is the caller's. `make_loss` packs them
+into one jitted, averaged loss for a training loop.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jl1.array_types import (
+    ApplyFn,
+    Inputs,
+    Labels,
+    Logits,
+    LogitsFn,
+    Params,
+    PenaltyFn,
+    PerExample,
+    Scalar,
+)
+from jl1.attacks.fgsm import fgsm
+from jl1.penalties import make_penalty
+
+
+class LossTerms(NamedTuple):
+    """A loss and its two parts: total = cross_entropy + lam * penalty.
+
+    Attributes:
+        total: What is minimised.
+        cross_entropy: L(f(x), y).
+        penalty: The penalty, before lambda.
+    """
+
+    total: Float[Array, " *batch"]
+    cross_entropy: Float[Array, " *batch"]
+    penalty: Float[Array, " *batch"]
+
+
+def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
+    """Compute -sum_i t_i log softmax(logits)_i against the smoothed label t.
+
+    t = (1 - s) onehot(y) + s/c: with s = 0.1 and ten classes 0.91 on the label and 0.01 on each other.
+
+    Args:
+        logits: Scores before the softmax. Probabilities would be accepted and give a wrong loss.
+        labels: True classes.
+        smoothing: The s above, in [0, 1).
+
+    Returns:
+        One loss an example, in nats.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]), smoothing=0.1)[0]), 6)
+        2.302585
+
+    References:
+        Szegedy et al. 2016, arXiv:1512.00567, Sec. 7.
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
+    """Compute the cross-entropy with the smoothing mass on the OTHER classes only.
+
+    t = (1 - s) onehot(y) + s/(c - 1) (1 - onehot(y)): with s = 0.1 and ten classes 0.90 on the label and
+    0.0111 on each other. Some tools of the paper's time smooth this way; it is `cross_entropy` with
+    s c/(c - 1) in place of s.
+
+    Args:
+        logits: Scores before the softmax.
+        labels: True classes.
+        smoothing: The s above, in [0, 1).
+
+    Returns:
+        One loss an example, in nats.
+    """
+    num_classes = logits.shape[-1]
+    return cross_entropy(logits, labels, smoothing=smoothing * num_classes / (num_classes - 1))
+
+
+def penalised_loss(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    lam: Scalar,
+    penalty_fn: PenaltyFn | None,
+    loss_fn: Callable[[Logits, Labels], PerExample] = cross_entropy,
+) -> LossTerms:
+    """Compute L_gp(x, y) = L(f(x), y) + lambda * penalty(f, x) (Eq. 3) of every example.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch in [0, 1].
+        labels: True classes.
+        lam: lambda, at least 0; may be traced, so that one compilation serves a sweep.
+        penalty_fn: From `penalties.make_penalty`; None computes no derivative at all, whatever `lam` is.
+        loss_fn: L; bind the smoothing with `functools.partial`.
+
+    Returns:
+        The terms of every example, not averaged.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> weights = jnp.array([[1.0, -2.0], [3.0, 0.5]])
+        >>> terms = penalised_loss(
+        ...     lambda x: x @ weights.T, jnp.zeros((1, 2)), labels=jnp.array([0]), lam=0.5,
+        ...     penalty_fn=make_penalty("jacobian_l1"))
+        >>> [round(float(term[0]), 4) for term in terms]  # 0.6931 + 0.5 * 6.5
+        [3.9431, 0.6931, 6.5]
+    """
+    logits = logits_fn(inputs)
+    chex.assert_rank(logits, 2)
+    losses = loss_fn(logits, labels)
+    if penalty_fn is None:
+        return LossTerms(losses, losses, jnp.zeros_like(losses))
+    penalties = penalty_fn(logits_fn, inputs, labels=labels)
+    return LossTerms(losses + lam * penalties, losses, penalties)
+
+
+def defended_loss(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    lam: Scalar,
+    epsilon: Scalar,
+    penalty_fn: PenaltyFn | None,
+    loss_fn: Callable[[Logits, Labels], PerExample] = cross_entropy,
+    attack_fn: Callable[..., Inputs] = fgsm,
+) -> LossTerms:
+    """Compute (L_gp(x, y) + L_gp(x', y)) / 2 with the adversarial twin x' of every example.
+
+    Sec. 4.2: "for each image of a batch, an adversarial image is generated and added to the batch with the
+    same target"; Sec. 3: the gradients are penalised "on both these points". The mean of the result over
+    the batch is the mean of Eq. 3 over the doubled batch. The twins are constants: nothing is
+    differentiated through the attack.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch in [0, 1].
+        labels: True classes, the target of both points.
+        lam: lambda, at least 0; may be traced.
+        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`.
+        penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
+        loss_fn: L; bind the smoothing with `functools.partial`.
+        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest.
+
+    Returns:
+        The terms of every example, each the mean of its two points, not averaged over the batch.
+    """
+    twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
+    chex.assert_equal_shape([inputs, twins])
+    terms = penalised_loss(
+        logits_fn,
+        jnp.concatenate([inputs, jax.lax.stop_gradient(twins)]),
+        labels=jnp.concatenate([labels, labels]),
+        lam=lam,
+        penalty_fn=penalty_fn,
+        loss_fn=loss_fn,
+    )
+    return LossTerms(*(jnp.mean(term.reshape(2, -1), axis=0) for term in terms))
+
+
+def summed_defended_loss(logits_fn: LogitsFn, inputs: Inputs, **options: Any) -> LossTerms:
+    """Compute L_gp(x, y) + L_gp(x', y): `defended_loss` without the 1/2, and with the same options.
+
+    The other reading of Sec. 4.2. Adam divides a constant factor out again, up to its epsilon.
+    """
+    return LossTerms(*(2 * term for term in defended_loss(logits_fn, inputs, **options)))
+
+
+def make_loss(
+    apply_fn: ApplyFn,
+    *,
+    penalty: str = "jacobian_l1",
+    outputs: str = "logits",
+    scale: str = "sum",
+    adversarial: bool = True,
+    smoothing: float = 0.1,
+) -> Callable[..., tuple[Float[Array, ""], LossTerms]]:
+    """Make the jitted mean loss of a batch, for a training loop of your own.
+
+    Args:
+        apply_fn: Function of params and a batch of inputs to logits, in any framework or none.
+        penalty: A name of `penalties.PENALTIES`; `none` compiles no Jacobian.
+        outputs: What is penalised, a name of `penalties.OUTPUTS`.
+        scale: `sum` (Eq. 3) or `mean` over the entries of the Jacobian.
+        adversarial: With FGSM twins (`defended_loss`) or without (`penalised_loss`).
+        smoothing: Label smoothing of the cross-entropy.
+
+    Returns:
+        `loss(params, inputs, labels, *, lam, epsilon=0.0)` that returns the mean loss and its mean
+        terms; lam and epsilon are traced, so no value of them compiles anew. Differentiate it with
+        `jax.value_and_grad(loss, has_aux=True)`.
+
+    Raises:
+        ValueError: An unknown name.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> loss = make_loss(lambda weights, x: x @ weights, smoothing=0.0)
+        >>> params, inputs, labels = jnp.eye(2), jnp.full((4, 2), 0.5), jnp.array([0, 1, 0, 1])
+        >>> (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
+        ...     params, inputs, labels, lam=0.1, epsilon=0.0)
+        >>> round(float(value), 4), float(terms.penalty), gradient.shape
+        (0.8931, 2.0, (2, 2))
+    """
+    loss_fn = partial(cross_entropy, smoothing=smoothing)
+    penalty_fn = None
+    if penalty != "none":
+        penalty_fn = make_penalty(penalty, outputs=outputs, scale=scale, loss_fn=loss_fn)
+    coupled = partial(
+        defended_loss if adversarial else _on_the_points_only, penalty_fn=penalty_fn, loss_fn=loss_fn
+    )
+
+    @jax.jit
+    def loss(
+        params: Params, inputs: Inputs, labels: Labels, *, lam: Scalar, epsilon: Scalar = 0.0
+    ) -> tuple[Float[Array, ""], LossTerms]:
+        terms = coupled(partial(apply_fn, params), inputs, labels=labels, lam=lam, epsilon=epsilon)
+        means = LossTerms(*(jnp.mean(term) for term in terms))
+        return means.total, means
+
+    return loss
+
+
+def _on_the_points_only(
+    logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, **options: Any
+) -> LossTerms:
+    """Give `penalised_loss` the signature of `defended_loss`; there is no attack for epsilon to matter to."""
+    del epsilon
+    return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, **options)

@@ -1,0 +1,194 @@
+"""The networks of Table 1, as sequences of layers, and what can be chosen about them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen import initializers
+
+from jl1.array_types import ApplyFn, Inputs, Logits, Params
+
+Padding = Literal["SAME", "VALID"]
+
+T = TypeVar("T")
+
+OUTPUT_LAYER = "output"
+"""Name of the last, linear layer in the parameter tree of a `SequentialNet`."""
+
+
+class Conv(NamedTuple):
+    """conv(features, kernel_size, stride) of Table 1, with a square kernel."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: Padding
+
+
+class Dense(NamedTuple):
+    """FC(features) of Table 1."""
+
+    features: int
+
+
+Layer = Conv | Dense
+
+
+class SequentialNet(nn.Module):
+    """Hidden layers with an activation after each, then one linear layer to the logits.
+
+    Images are NHWC; everything is flattened before the first dense layer. The parameter tree has
+    `layer_0`, `layer_1`, ... and `output`, each with a `kernel` and a `bias`.
+
+    Attributes:
+        hidden: The layers before the last.
+        num_classes: Number of logits.
+        activation: Applied after every hidden layer.
+        kernel_init: Initialiser of every kernel; biases start at zero.
+    """
+
+    hidden: tuple[Layer, ...]
+    num_classes: int = 10
+    activation: Callable[..., Any] = nn.relu
+    kernel_init: Callable[..., Any] = initializers.glorot_uniform()
+
+    @nn.compact
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute the logits of a batch."""
+        hidden = inputs
+        for index, layer in enumerate(self.hidden):
+            hidden = self.activation(self._affine(layer, f"layer_{index}", hidden))
+        return self._affine(Dense(self.num_classes), OUTPUT_LAYER, hidden)
+
+    def _affine(self, layer: Layer, name: str, inputs: Inputs) -> Inputs:
+        """Apply one convolution or dense layer."""
+        if isinstance(layer, Dense):
+            flat = inputs.reshape(inputs.shape[0], -1)
+            return nn.Dense(layer.features, kernel_init=self.kernel_init, name=name)(flat)
+        window, strides = (layer.kernel_size,) * 2, (layer.stride,) * 2
+        module = nn.Conv(
+            layer.features, window, strides, padding=layer.padding, kernel_init=self.kernel_init, name=name
+        )
+        return module(inputs)
+
+
+MODELS: Mapping[str, tuple[Layer, ...]] = {
+    "A": (Conv(64, 8, 2, "SAME"), Conv(128, 6, 2, "VALID"), Conv(128, 5, 1, "VALID")),
+    "B": (Conv(128, 3, 1, "SAME"), Conv(64, 3, 2, "VALID"), Dense(128)),
+    "C": (Dense(512), Dense(256), Dense(128)),
+}
+"""Table 1 without its last layer, FC(10). The table does not give the padding: A's is the only one with
+710,218 parameters, and B's is one of the two with 1,460,938 (the other: first VALID, then SAME)."""
+
+ACTIVATIONS: Mapping[str, Callable[..., Any]] = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "softplus": nn.softplus,
+    "tanh": nn.tanh,
+}
+"""Table 1 has ReLU. Penalties of the LOSS gradient are reported to need a smooth one (arXiv:2409.20139)."""
+
+INITIALISERS: Mapping[str, Callable[..., Any]] = {
+    "glorot_uniform": initializers.glorot_uniform(),
+    "fan_in_normal": initializers.variance_scaling(1.0, "fan_in", "normal"),
+}
+"""Not given by the paper: Keras's default, and N(0, 1/fan_in)."""
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    activation: str = "relu",
+    init: str = "glorot_uniform",
+    padding: tuple[Padding, ...] | None = None,
+) -> SequentialNet:
+    """Create model A, B or C of Table 1 for any input shape and number of classes.
+
+    Args:
+        name: "A", "B" or "C".
+        num_classes: Number of logits, at least 2.
+        activation: A name in `ACTIVATIONS`.
+        init: A name in `INITIALISERS`.
+        padding: Padding of each convolution in order; None for that of `MODELS`.
+
+    Returns:
+        The module; `make_apply_fn` makes the function of params and inputs.
+
+    Raises:
+        ValueError: An unknown name, or another number of paddings than convolutions.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> params = create_model("C").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+        >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+        567434
+    """
+    hidden = _known(MODELS, name, "model")
+    if padding is not None:
+        hidden = _with_padding(hidden, padding, name)
+    return SequentialNet(
+        hidden, num_classes, _known(ACTIVATIONS, activation, "activation"), _known(INITIALISERS, init, "init")
+    )
+
+
+def make_apply_fn(module: nn.Module) -> ApplyFn:
+    """Turn a flax.linen module into the function of params and inputs that jl1's losses take.
+
+    The module must have no other variables than `params`: batch statistics make examples interact,
+    and the Jacobian of one example is then not defined (`training.create_train_state` refuses them).
+    """
+
+    def apply_fn(params: Params, inputs: Inputs) -> Logits:
+        return module.apply({"params": params}, inputs)  # pyright: ignore[reportReturnType]
+
+    return apply_fn
+
+
+def centre_output_layer(params: Params, *, layer: str = OUTPUT_LAYER) -> Params:
+    """Subtract from the last layer its mean column and its mean bias: the gauge of a classifier.
+
+    All logits of an example move by the same amount, so probabilities, decisions and the exact
+    penalty on probabilities, log-probabilities and centred logits stay as they are. The logits then
+    sum to zero at every input, so the footnote's surrogate on logits becomes exactly zero: it restricts
+    no classifier. The exact penalty on logits changes.
+
+    Args:
+        params: Parameter tree with a dense layer of that name.
+        layer: Name of the last layer.
+
+    Returns:
+        A new tree.
+
+    Raises:
+        ValueError: No such layer.
+    """
+    if layer not in params:
+        raise ValueError(f"no layer {layer!r} in the parameters; there are {', '.join(params)}")
+    last = params[layer]
+    centred = {
+        "kernel": last["kernel"] - jnp.mean(last["kernel"], axis=1, keepdims=True),
+        "bias": last["bias"] - jnp.mean(last["bias"]),
+    }
+    return {**params, layer: centred}
+
+
+def _known(registry: Mapping[str, T], name: str, what: str) -> T:
+    """Look a name up, or say which names there are."""
+    if name not in registry:
+        raise ValueError(f"unknown {what} {name!r}; known are {', '.join(registry)}")
+    return registry[name]
+
+
+def _with_padding(layers: tuple[Layer, ...], padding: tuple[Padding, ...], name: str) -> tuple[Layer, ...]:
+    """Replace the padding of the convolutions, in order."""
+    num_convs = sum(isinstance(layer, Conv) for layer in layers)
+    if len(padding) != num_convs or not set(padding) <= {"SAME", "VALID"}:
+        raise ValueError(f"padding {padding} for model {name}: needs {num_convs} of SAME or VALID")
+    remaining = iter(padding)
+    return tuple(
+        layer._replace(padding=next(remaining)) if isinstance(layer, Conv) else layer for layer in layers
+    )

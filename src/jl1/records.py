@@ -1,0 +1,217 @@
+"""The folder of a run: config.json, metrics.jsonl, result.json. docs/run_folder.md is their schema.
+
+A file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
+process is killed.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jl1.config_files import differences
+from jl1.errors import UserError
+
+SCHEMA = "jl1.result/1"
+"""Changes when a field of result.json changes its meaning or goes."""
+
+INTERRUPTED = "interrupted"
+"""`stopped_because` of a run that can be resumed although it has a result."""
+
+_CONFIG, _METRICS, _RESULT, _EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
+_OURS = {_CONFIG, _METRICS, _RESULT, _EVALUATION, "checkpoints", "tensorboard"}
+_TEMPORARY = ".tmp"
+
+
+def open_run(workdir: Path, config: dict[str, Any]) -> Path:
+    """Make the folder of a run, or find the unfinished run of the same config in it.
+
+    Args:
+        workdir: The folder; it may exist.
+        config: The resolved config, as plain types.
+
+    Returns:
+        The folder, with config.json in it.
+
+    Raises:
+        UserError: The folder holds other files, another config or a finished run, or cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in workdir.iterdir() if path.suffix != _TEMPORARY}
+        if _CONFIG in names:
+            _refuse_another_run(workdir, config)
+        elif names:
+            raise UserError(
+                f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
+                "choose an empty or a new folder with --workdir"
+            )
+        _write_json(workdir / _CONFIG, config)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
+        ) from error
+    return workdir
+
+
+def _refuse_another_run(workdir: Path, config: dict[str, Any]) -> None:
+    """Raise unless the folder's run is unfinished and has this config."""
+    different = differences(read_config(workdir), config)
+    if different:
+        raise UserError(
+            f"{workdir} holds a run of another config, which is left as it is:\n  "
+            + "\n  ".join(different)
+            + "\nchoose another folder with --workdir, or give the same config to resume it"
+        )
+    result = read_result(workdir)
+    if result is not None and result["stopped_because"] != INTERRUPTED:
+        raise UserError(
+            f"{workdir} holds the finished run of this config, which is left as it is. To repeat it, choose "
+            "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; its figures are in "
+            f"{workdir / _RESULT}"
+        )
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """Read the config of a run.
+
+    Raises:
+        UserError: The folder is not that of a run, or the file is damaged.
+    """
+    config = _read_json(workdir / _CONFIG)
+    if config is None:
+        raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {_CONFIG}")
+    return config
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """Read the result of a run, or None if there is none yet."""
+    return _read_json(workdir / _RESULT)
+
+
+def write_result(workdir: Path, result: dict[str, Any]) -> Path:
+    """Write the result of a run and return its path."""
+    return _write_json(workdir / _RESULT, result)
+
+
+def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
+    """Read the rows that `jl1 evaluate` has added to a run."""
+    return (_read_json(workdir / _EVALUATION) or {"accuracies": []})["accuracies"]
+
+
+def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write all rows of `jl1 evaluate`."""
+    return _write_json(workdir / _EVALUATION, {"schema": SCHEMA, "accuracies": rows})
+
+
+def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
+    """Add the line of one epoch to metrics.jsonl."""
+    with (workdir / _METRICS).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def keep_metrics(workdir: Path, num_epochs: int) -> None:
+    """Cut metrics.jsonl back to its first epochs: those that the restored checkpoint knows of."""
+    path = workdir / _METRICS
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if len(lines) > num_epochs:
+        _write_text(path, "".join(lines[:num_epochs]))
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of metrics.jsonl."""
+    path = workdir / _METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def require_tensorboard() -> None:
+    """Refuse to start a run that could not write its event files.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "config.log.tensorboard needs the package tensorboardX: pip install 'jl1[tensorboard]'"
+        )
+
+
+@contextmanager
+def event_writer(
+    workdir: Path, num_epochs: int, *, wanted: bool
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Open the TensorBoard files of a run; events after `num_epochs` of an earlier try are superseded.
+
+    Yields:
+        Function that adds one line of metrics; it does nothing if no event files are wanted.
+    """
+    if not wanted:
+        yield lambda row: None
+        return
+    from tensorboardX import SummaryWriter  # optional, and slow to import
+
+    with SummaryWriter(str(workdir / "tensorboard"), purge_step=num_epochs + 1) as writer:
+
+        def add(row: dict[str, Any]) -> None:
+            for name in row.keys() - {"epoch"}:
+                writer.add_scalar(name, row[name], row["epoch"])
+
+        yield add
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of all that can change a figure, and the git commit of a checkout."""
+    packages = ("jl1", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {name: metadata.version(name) for name in packages} | {"git_commit": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that this file lies in, with `+changes` if it was edited."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", *command], cwd=checkout, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file, or return None if there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise UserError(f"{path.parent} is not a folder") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _write_json(path: Path, value: Any) -> Path:
+    """Write a JSON file, whole or not at all."""
+    return _write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> Path:
+    """Write a file under a temporary name, then rename it."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path

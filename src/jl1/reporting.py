@@ -1,0 +1,27 @@
+"""What a run tells whoever watches it."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jl1.data import Dataset
+
+
+class Reporter:
+    """Told what a run does; this one is silent. `display` has those for a terminal."""
+
+    def started(self, config: ConfigDict, data: Dataset, workdir: Path, num_epochs: int) -> None:
+        """Training starts, or goes on after `num_epochs` epochs."""
+
+    def trained(self, epoch: int, done: int, total: int, row: dict[str, Any]) -> None:
+        """So many of an epoch's examples are done; `row` has the means so far."""
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """An epoch is over and its checkpoint written; `row` is its line in metrics.jsonl."""
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """So many examples of a final figure are done."""
+
+    def notice(self, text: str) -> None:
+        """Something that the user should know."""

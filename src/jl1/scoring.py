@@ -1,0 +1,178 @@
+"""The figures of a trained network: accuracies under the attacks of the report, and norms of its Jacobian."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, LogitsFn, Params, PRNGKey, Scalar
+from jl1.attacks.fgsm import fgsm
+from jl1.attacks.pgd import pgd
+from jl1.data import Split
+from jl1.evaluation import make_eval_step, make_norm_step, over_batches
+from jl1.penalties import make_penalty
+
+Row = dict[str, Any]
+"""One accuracy as it stands in result.json; docs/run_folder.md describes it."""
+
+ProgressFn = Callable[[str, int, int], None]
+"""Told what is being measured, how many examples of it are done, and out of how many."""
+
+
+class AttackOptions(NamedTuple):
+    """What the attacks of the report are set by.
+
+    Attributes:
+        epsilons: L-infinity radii, each in [0, 1].
+        pgd_steps: Steps of a PGD restart.
+        pgd_restarts: Random restarts of PGD.
+        batch_size: Examples at a time.
+    """
+
+    epsilons: Sequence[float]
+    pgd_steps: int = 20
+    pgd_restarts: int = 1
+    batch_size: int = 500
+
+
+class _Column(NamedTuple):
+    """One attack with everything but its radius: one compilation."""
+
+    attack: str
+    labels: str
+    attack_fn: AttackFn | None
+    settings: dict[str, int]
+
+
+ATTACKS = ("clean", "fgsm", "pgd")
+"""Names of the attacks, as in result.json and in `jl1 evaluate --attacks`."""
+
+
+def score_accuracies(
+    apply_fn: ApplyFn,
+    params: Params,
+    *,
+    points: Split,
+    options: AttackOptions,
+    key: PRNGKey,
+    attacks: Sequence[str] = ATTACKS,
+    progress: ProgressFn = lambda *_: None,
+) -> Iterator[Row]:
+    """Measure the accuracy on every point, clean and under each attack and radius, one row after another.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        params: Parameters.
+        points: All examples to measure on; none is dropped.
+        options: Radii and the strength of the attacks.
+        key: Fixes the random starts of PGD.
+        attacks: Which of `ATTACKS`.
+        progress: Told after each batch.
+
+    Yields:
+        One row an accuracy.
+    """
+    for column in _columns(options, attacks):
+        step = make_eval_step(
+            apply_fn, attack_fn=column.attack_fn, attack_predicted_labels=column.labels == "predicted"
+        )
+        for epsilon in options.epsilons if column.attack_fn is not None else (0.0,):
+            correct = _collect(
+                over_batches(
+                    step,
+                    params,
+                    inputs=points.inputs,
+                    labels=points.labels,
+                    batch_size=options.batch_size,
+                    key=key,
+                    epsilon=epsilon,
+                ),
+                f"{column.attack} {epsilon:g} ({column.labels} labels)" if column.attack_fn else "clean",
+                len(points.labels),
+                progress,
+            )
+            yield {
+                "attack": column.attack,
+                "epsilon": float(epsilon),
+                "labels": column.labels,
+                "accuracy": float(np.mean(correct)),
+                "num_examples": len(correct),
+                **column.settings,
+            }
+
+
+def score_norms(
+    apply_fn: ApplyFn,
+    params: Params,
+    *,
+    points: Split,
+    batch_size: int = 500,
+    progress: ProgressFn = lambda *_: None,
+) -> dict[str, float]:
+    """Measure the mean of ||J||_{1,1} over the points, of the logits and of the probabilities.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        params: Parameters.
+        points: All examples to measure on.
+        batch_size: Examples at a time.
+        progress: Told after each batch.
+
+    Returns:
+        The means, by `logits` and `probs`.
+    """
+    means = {}
+    for outputs in ("logits", "probs"):
+        penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
+        step = make_norm_step(penalty_fn, apply_fn)
+        batches = over_batches(
+            step, params, inputs=points.inputs, labels=points.labels, batch_size=batch_size
+        )
+        norms = _collect(batches, f"Jacobian norm of the {outputs}", len(points.labels), progress)
+        means[outputs] = float(np.mean(norms, dtype=np.float64))
+    return means
+
+
+def _columns(options: AttackOptions, attacks: Sequence[str]) -> list[_Column]:
+    """List what is measured, the weakest attack first."""
+
+    def attack_by_fgsm(
+        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
+    ) -> Inputs:
+        del key  # FGSM has no randomness
+        return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
+
+    def attack_by_pgd(
+        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
+    ) -> Inputs:
+        return pgd(
+            logits_fn,
+            inputs,
+            labels=labels,
+            epsilon=epsilon,
+            key=key,
+            num_steps=options.pgd_steps,
+            num_restarts=options.pgd_restarts,
+        )
+
+    strength = {"num_steps": options.pgd_steps, "num_restarts": options.pgd_restarts}
+    columns = [
+        _Column("clean", "true", None, {}),
+        _Column("fgsm", "true", attack_by_fgsm, {}),
+        _Column("fgsm", "predicted", attack_by_fgsm, {}),
+        _Column("pgd", "true", attack_by_pgd, strength),
+    ]
+    return [column for column in columns if column.attack in attacks]
+
+
+def _collect(batches: Iterator[Array], what: str, total: int, progress: ProgressFn) -> np.ndarray:
+    """Concatenate the values of all batches, and tell of each."""
+    values, done = [], 0
+    progress(what, 0, total)
+    for batch in batches:
+        values.append(batch)
+        done += len(batch)
+        progress(what, done, total)
+    return np.concatenate(values)

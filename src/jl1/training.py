@@ -1,0 +1,257 @@
+"""The training step and the loop over an epoch's batches, both compiled, with the state donated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PRNGKey, Scalar
+from jl1.losses import LossTerms
+
+TermsFn = Callable[..., LossTerms]
+"""Called as terms_fn(logits_fn, inputs, labels=..., lam=..., epsilon=..., key=...), one value an example."""
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """What a training step changes.
+
+    Attributes:
+        step: Number of steps taken.
+        params: Parameters of the network.
+        opt_state: State of the optimizer.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+class Hyperparameters(NamedTuple):
+    """What a sweep varies without compiling anew.
+
+    Attributes:
+        lam: lambda of Eq. 3, at least 0.
+        epsilon: Radius of the adversarial twins, in [0, 1].
+        key: Root of the randomness of the attacks; each step folds its number in.
+    """
+
+    lam: Scalar
+    epsilon: Scalar
+    key: PRNGKey
+
+
+class Totals(NamedTuple):
+    """Sums over the examples seen so far, and the first step whose loss was not finite (-1: none).
+
+    Attributes:
+        terms: Sums of the loss and its parts.
+        num_examples: How many examples they sum over.
+        bad_step: Number of the step, counted from 0 over the whole training.
+    """
+
+    terms: LossTerms
+    num_examples: Float[Array, ""]
+    bad_step: Int[Array, ""]
+
+
+class Examples(NamedTuple):
+    """A data set on the device.
+
+    Attributes:
+        inputs: All inputs, in [0, 1].
+        labels: All labels.
+    """
+
+    inputs: Float[Array, " num_examples *features"]
+    labels: Int[Array, " num_examples"]
+
+
+def create_train_state(
+    module: nn.Module, optimizer: optax.GradientTransformation, *, key: PRNGKey, inputs: Inputs
+) -> TrainState:
+    """Initialise parameters and optimizer.
+
+    Args:
+        module: Network whose only variables are `params`.
+        optimizer: What the state is made for.
+        key: Fixes the parameters.
+        inputs: Some inputs of the right feature shape.
+
+    Returns:
+        The state before the first step.
+
+    Raises:
+        ValueError: The module has other variables, such as batch statistics: examples then interact, the
+            per-example Jacobian is not defined, and a penalty on it would be silently wrong.
+    """
+    variables = dict(jax.jit(module.init)(key, inputs))
+    params = variables.pop("params")
+    if variables:
+        raise ValueError(
+            f"{type(module).__name__} has variables {', '.join(variables)} beside its params. Batch statistics "
+            "make the examples of a batch interact, so that the Jacobian of one example is not defined: "
+            "use GroupNorm or LayerNorm instead of BatchNorm"
+        )
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+def masked_mean(terms: LossTerms, mask: Mask) -> LossTerms:
+    """Average each term over the examples that count."""
+    num_examples = jnp.maximum(jnp.sum(mask), 1).astype(terms.total.dtype)
+    return LossTerms(*(jnp.sum(jnp.where(mask, term, 0.0)) / num_examples for term in terms))
+
+
+def train_step(
+    apply_fn: ApplyFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    terms_fn: TermsFn,
+    state: TrainState,
+    inputs: Inputs,
+    labels: Labels,
+    mask: Mask,
+    hyperparameters: Hyperparameters,
+) -> tuple[TrainState, LossTerms]:
+    """Take one step on the mean loss of a batch. Pure and not jitted: `make_train_step` is.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        optimizer: What turns gradients into updates.
+        terms_fn: The loss of every example.
+        state: State before the step.
+        inputs: Batch in [0, 1].
+        labels: True classes.
+        mask: Which examples count; the others pad the batch to its fixed size.
+        hyperparameters: lambda, epsilon and the key.
+
+    Returns:
+        The state after the step, and the mean terms before it.
+    """
+    key = jax.random.fold_in(hyperparameters.key, state.step)
+
+    def mean_loss(params: Params) -> tuple[Scalar, LossTerms]:
+        logits_fn: LogitsFn = partial(apply_fn, params)
+        terms = terms_fn(
+            logits_fn,
+            inputs,
+            labels=labels,
+            lam=hyperparameters.lam,
+            epsilon=hyperparameters.epsilon,
+            key=key,
+        )
+        means = masked_mean(terms, mask)
+        return means.total, means
+
+    gradients, means = jax.grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), means
+
+
+def make_train_step(
+    apply_fn: ApplyFn, optimizer: optax.GradientTransformation, *, terms_fn: TermsFn
+) -> Callable[..., tuple[TrainState, LossTerms]]:
+    """Make the jitted step `step(state, inputs, labels, mask, hyperparameters)`; the state is donated.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        optimizer: What turns gradients into updates.
+        terms_fn: The loss of every example.
+
+    Returns:
+        The step. Its first argument's buffers are reused: do not touch the old state again.
+    """
+
+    def step(
+        state: TrainState, inputs: Inputs, labels: Labels, mask: Mask, hyperparameters: Hyperparameters
+    ) -> tuple[TrainState, LossTerms]:
+        return train_step(
+            apply_fn,
+            optimizer,
+            terms_fn=terms_fn,
+            state=state,
+            inputs=inputs,
+            labels=labels,
+            mask=mask,
+            hyperparameters=hyperparameters,
+        )
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_epoch(
+    apply_fn: ApplyFn, optimizer: optax.GradientTransformation, *, terms_fn: TermsFn
+) -> Callable[..., tuple[TrainState, Totals]]:
+    """Make the jitted loop over the batches `start <= i < stop` of an epoch; state and totals are donated.
+
+    The whole data set lies on the device, and a batch is a row of indices into it, so the host sends
+    nothing during an epoch. `start` and `stop` are traced: one compilation runs an epoch in a single call or
+    in pieces of any length, with the same result to the last bit, and pieces are how the caller
+    shows progress. The loop ends early at the first loss that is not finite.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        optimizer: What turns gradients into updates.
+        terms_fn: The loss of every example.
+
+    Returns:
+        `epoch(state, totals, examples, batches, start, stop, hyperparameters)`, where `batches` holds
+        one batch of indices a row and -1 pads the last one; it returns the state and the totals.
+    """
+
+    def epoch(
+        state: TrainState,
+        totals: Totals,
+        examples: Examples,
+        batches: Int[Array, " num_batches batch_size"],
+        start: Int[Array, ""],
+        stop: Int[Array, ""],
+        hyperparameters: Hyperparameters,
+    ) -> tuple[TrainState, Totals]:
+        def unfinished(carry: tuple[Int[Array, ""], TrainState, Totals]) -> Array:
+            index, _, totals = carry
+            return (index < stop) & (totals.bad_step < 0)
+
+        def one_batch(
+            carry: tuple[Int[Array, ""], TrainState, Totals],
+        ) -> tuple[Int[Array, ""], TrainState, Totals]:
+            index, state, totals = carry
+            rows = batches[index]
+            mask = rows >= 0
+            inputs, labels = examples.inputs[rows], examples.labels[rows]
+            new_state, means = train_step(
+                apply_fn,
+                optimizer,
+                terms_fn=terms_fn,
+                state=state,
+                inputs=inputs,
+                labels=labels,
+                mask=mask,
+                hyperparameters=hyperparameters,
+            )
+            return index + 1, new_state, _add(totals, means, jnp.sum(mask), state.step)
+
+        _, state, totals = jax.lax.while_loop(unfinished, one_batch, (start, state, totals))
+        return state, totals
+
+    return jax.jit(epoch, donate_argnums=(0, 1))
+
+
+def zero_totals() -> Totals:
+    """Return the totals before the first batch of an epoch."""
+    zeros = [jnp.zeros(()) for _ in range(4)]
+    return Totals(LossTerms(*zeros[:3]), zeros[3], jnp.full((), -1, jnp.int32))
+
+
+def _add(totals: Totals, means: LossTerms, num_examples: Int[Array, ""], step: Int[Array, ""]) -> Totals:
+    """Add a batch to the totals."""
+    count = num_examples.astype(totals.num_examples.dtype)
+    sums = LossTerms(*(total + mean * count for total, mean in zip(totals.terms, means, strict=True)))
+    bad_step = jnp.where(jnp.isfinite(means.total), totals.bad_step, step)
+    return Totals(sums, totals.num_examples + count, bad_step)
