@@ -4,13 +4,11 @@ Paper:    Sec. 3 and 4.2 (Eq. 3 on the training points and on their FGSM twins),
 Command:  jl1 train        (the undefended network: jl1 train --config=quickstart:plain)
 """
 
-from ml_collections import ConfigDict
-
-from jl1.config import default_config
+from jl1.config import Config, default_config
 from jl1.errors import UserError
 
 
-def get_config(arg: str = "defended") -> ConfigDict:
+def get_config(arg: str = "defended") -> Config:
     """Return the settings; `defended` or `plain` (lambda 0 and no adversarial twins)."""
     if arg not in ("defended", "plain"):
         raise UserError(f"quickstart:{arg}: give quickstart, quickstart:defended or quickstart:plain")

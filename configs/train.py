@@ -5,13 +5,11 @@ Command:  jl1 train --config=train:C --config.data.dir=DIR
           (DIR holds the four IDX files of MNIST; without it, run `jl1 prepare` once, which downloads them)
 """
 
-from ml_collections import ConfigDict
-
-from jl1.config import default_config
+from jl1.config import Config, default_config
 from jl1.errors import UserError
 
 
-def get_config(arg: str = "C") -> ConfigDict:
+def get_config(arg: str = "C") -> Config:
     """Return the settings for model A, B or C."""
     if arg not in ("A", "B", "C"):
         raise UserError(f"train:{arg}: give train:A, train:B or train:C")

@@ -77,14 +77,10 @@ def test_random_split_is_a_partition_fixed_by_its_seed(digits):
     folder, arrays = digits
 
     def held_out(split_seed):
-        dataset = data.load_dataset(
-            "mnist", data_dir=folder, validation_size=10, split="random", split_seed=split_seed
-        )
+        dataset = data.load_dataset("mnist", data_dir=folder, validation_size=10, split="random", split_seed=split_seed)
         assert len(dataset.train.labels) == 50
         both = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
-        assert {image.tobytes() for image in both} == {
-            image.tobytes() for image in scaled(arrays["train"][0])
-        }
+        assert {image.tobytes() for image in both} == {image.tobytes() for image in scaled(arrays["train"][0])}
         return dataset.validation.inputs
 
     np.testing.assert_array_equal(held_out(1), held_out(1))

@@ -40,9 +40,7 @@ def test_another_key_is_another_copy(records, folder):
     assert len(list(folder.glob("*.npy"))) == 2
 
 
-@pytest.mark.parametrize(
-    "damage", ["a byte", "the end", "all", "pickle", "number", "checksum", "no checksum"]
-)
+@pytest.mark.parametrize("damage", ["a byte", "the end", "all", "pickle", "number", "checksum", "no checksum"])
 def test_a_damaged_copy_is_decoded_again(records, folder, damage, caplog):
     data_cache.load_or_decode("mnist", "key", lambda: records)
     (copy,), (checksum,) = folder.glob("*.npy"), folder.glob("*.sha256")

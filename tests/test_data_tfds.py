@@ -17,9 +17,7 @@ import pytest
 from jl1 import data, data_cache, data_tfds
 from jl1.errors import UserError
 
-IDX_FILES = [
-    f"{half}-{what}-ubyte.gz" for half in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
-]
+IDX_FILES = [f"{half}-{what}-ubyte.gz" for half in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +115,7 @@ def test_records_stand_shuffled_as_stock_tfds_shuffles(site, monkeypatch, tmp_pa
     point_at(monkeypatch, "mnist", folder, address)
     data_tfds.download_and_prepare("mnist", tmp_path / "tfds")
     labels = data.load_dataset("mnist", data_dir=folder, validation_size=0).train.labels
-    stored = [
-        example["label"] for example in tfds.data_source("mnist", data_dir=tmp_path / "tfds", split="train")
-    ]
+    stored = [example["label"] for example in tfds.data_source("mnist", data_dir=tmp_path / "tfds", split="train")]
     order = np.argsort([float(Hasher("train").hash_key(key)) for key in range(60)])
     assert stored == labels[order].tolist() != labels.tolist()
 
@@ -148,9 +144,7 @@ def test_offline_preparation_fails_quickly(site, monkeypatch):
     write_mnist(folder)
     point_at(monkeypatch, "mnist", folder, "http://127.0.0.1:1/")
     start = time.perf_counter()
-    with pytest.raises(
-        UserError, match=r"cannot download mnist: no answer from http://127.*--config.data.dir=DIR"
-    ):
+    with pytest.raises(UserError, match=r"cannot download mnist: no answer from http://127.*--config.data.dir=DIR"):
         data.prepare_dataset("mnist")
     assert time.perf_counter() - start < 5
 

@@ -4,7 +4,7 @@ from .attacks.fgsm import predicted_labels as predicted_labels
 from .attacks.pgd import pgd as pgd
 from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
-from .evaluation import make_norm_step as make_norm_step
+from .evaluation import make_penalty_step as make_penalty_step
 from .evaluation import over_batches as over_batches
 from .jacobian import entrywise_l1 as entrywise_l1
 from .jacobian import input_gradient as input_gradient

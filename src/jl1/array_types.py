@@ -69,8 +69,6 @@ class PenaltyFn(Protocol):
 class AttackFn(Protocol):
     """An attack: inputs to adversarial inputs within `epsilon` of them."""
 
-    def __call__(
-        self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
-    ) -> Inputs:
+    def __call__(self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
         """Return one adversarial input for every input."""
         ...

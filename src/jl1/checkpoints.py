@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by orbax: one an epoch, the newest two kept, a damaged one found out and passed over."""
+"""Checkpoints of a run, by orbax: one an epoch, the newest two kept, damaged ones passed over."""
 
 import hashlib
 from collections.abc import Callable
@@ -47,9 +47,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         """Open the folder; it need not exist."""
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=_NUM_KEPT, enable_async_checkpointing=False, create=True
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT, enable_async_checkpointing=False, create=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -92,24 +90,20 @@ class Checkpoints:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a damaged file
                 damaged.append(epoch)
-                notice(
-                    f"the checkpoint of epoch {epoch} is damaged ({_first_line(error)}); trying the one before it"
-                )
+                notice(f"the checkpoint of epoch {epoch} is damaged, trying the one before it ({_first_line(error)})")
                 continue
             for bad_epoch in damaged:
                 self._manager.delete(bad_epoch)
             return restored
         if damaged:
             raise UserError(
-                f"all checkpoints in {self._manager.directory} are damaged; move the run's folder away and start anew"
+                f"all checkpoints in {self._manager.directory} are damaged: move the run away and start anew"
             )
         return None
 
     def _restore_one(self, epoch: int, template: Snapshot) -> Restored:
         """Restore one checkpoint and compare it with what was stored of it."""
-        description = self._manager.restore(
-            epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-        )
+        description = self._manager.restore(epoch, args=ocp.args.Composite(description=ocp.args.JsonRestore()))
         stored, expected = description["description"]["shapes"], _shapes(template)
         if stored != expected:
             raise UserError(
@@ -117,9 +111,7 @@ class Checkpoints:
                 f"{_first_difference(stored, expected)}"
             )
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
-        arrays = self._manager.restore(
-            epoch, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-        )
+        arrays = self._manager.restore(epoch, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes)))
         snapshot = Snapshot(**arrays["arrays"])
         if _digest(snapshot) != description["description"]["digest"]:
             raise ValueError("its content has changed since it was written")
@@ -144,7 +136,8 @@ def _first_difference(stored: dict[str, str], expected: dict[str, str]) -> str:
     """Say where two descriptions differ first."""
     for name in sorted({*stored, *expected}):
         if stored.get(name) != expected.get(name):
-            return f"{name} is {stored.get(name, 'absent')} there and {expected.get(name, 'absent')} in the config's"
+            there, here = stored.get(name, "absent"), expected.get(name, "absent")
+            return f"{name} is {there} there and {here} by the config"
     return "the same arrays"
 
 

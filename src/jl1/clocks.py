@@ -9,13 +9,13 @@ import jax
 _compile_seconds = [0.0]
 
 
-def _count_compilation(event: str, seconds: float, **_: object) -> None:
+def _count_compilation(event: str, duration_secs: float, **_: object) -> None:
     """Add up what JAX reports of lowering and compiling."""
     if event in (
         "/jax/core/compile/jaxpr_to_mlir_module_duration",
         "/jax/core/compile/backend_compile_duration",
     ):
-        _compile_seconds[0] += seconds
+        _compile_seconds[0] += duration_secs
 
 
 class Stopwatch:

@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from jl1.config import default_config
+from jl1.config import Config, default_config
 from jl1.errors import UserError
 
 
@@ -38,13 +36,11 @@ def resolve_config_file(name: str) -> str:
         known = sorted(file.stem for file in config_folder().glob("*.py"))
         near = difflib.get_close_matches(stem, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}"
-        )
+        raise UserError(f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}")
     return f"{path}{colon}{arg}"
 
 
-def load_config(name: str) -> ConfigDict:
+def load_config(name: str) -> Config:
     """Load a config by name or file, as `--config` does; it runs the file.
 
     Args:
@@ -66,12 +62,12 @@ def load_config(name: str) -> ConfigDict:
     return config.lock()
 
 
-def config_to_dict(config: ConfigDict) -> dict[str, Any]:
+def config_to_dict(config: Config) -> dict[str, Any]:
     """Return the config as plain JSON types, the form that is stored and compared."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-def config_from_dict(stored: dict[str, Any]) -> ConfigDict:
+def config_from_dict(stored: dict[str, Any]) -> Config:
     """Return the config of a stored run, with the defaults of fields that did not exist then.
 
     Raises:
@@ -86,7 +82,7 @@ def config_from_dict(stored: dict[str, Any]) -> ConfigDict:
     return config.lock()
 
 
-def run_name(config: ConfigDict) -> str:
+def run_name(config: Config) -> str:
     """Return a readable name for the run of this config, different for every config.
 
     Example:

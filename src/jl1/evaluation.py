@@ -17,6 +17,7 @@ from jl1.array_types import (
     LogitsFn,
     Mask,
     Params,
+    PenaltyFn,
     PerExample,
     PRNGKey,
     Scalar,
@@ -56,22 +57,19 @@ def make_eval_step(
     return jax.jit(step)
 
 
-def make_norm_step(
-    norm_fn: Callable[[LogitsFn, Inputs], PerExample], apply_fn: ApplyFn
-) -> Callable[..., PerExample]:
-    """Make the jitted `step(params, inputs, labels)` of a norm of the network at every point.
+def make_penalty_step(penalty_fn: PenaltyFn, apply_fn: ApplyFn) -> Callable[..., PerExample]:
+    """Make the jitted `step(params, inputs, labels)` of a penalty, such as ||J||_{1,1}, at every point.
 
     Args:
-        norm_fn: Function of (logits_fn, inputs) with one value an example.
+        penalty_fn: From `penalties.make_penalty`.
         apply_fn: Function of params and inputs to logits.
 
     Returns:
-        The step; it takes labels, and ignores them, so that `over_batches` can run it.
+        The step.
     """
 
     def step(params: Params, inputs: Inputs, labels: Labels) -> PerExample:
-        del labels
-        return norm_fn(partial(apply_fn, params), inputs)
+        return penalty_fn(partial(apply_fn, params), inputs, labels=labels)
 
     return jax.jit(step)
 
@@ -92,7 +90,7 @@ def over_batches(
     example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
 
     Args:
-        batch_fn: Step from `make_eval_step` or `make_norm_step`.
+        batch_fn: Step from `make_eval_step` or `make_penalty_step`.
         params: Parameters.
         inputs: All inputs.
         labels: All labels.
@@ -135,9 +133,7 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
         )
     logits = logits_fn(inputs)
     if logits.ndim != 2 or logits.shape[0] != inputs.shape[0]:
-        raise ValueError(
-            f"the network maps {inputs.shape} to {logits.shape}: one row of logits an example is needed"
-        )
+        raise ValueError(f"the network maps {inputs.shape} to {logits.shape}: one row of logits an example is needed")
     if not bool(jnp.all(jnp.isfinite(logits))):
         raise ValueError("the network's logits are not finite on the given inputs")
     if bool(jnp.all(logits >= 0)) and bool(jnp.all(jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-3)):

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jl1 import records
 from jl1.checkpoints import Checkpoints, Restored, Snapshot
 from jl1.clocks import Stopwatch
-from jl1.config import validate_config
+from jl1.config import Config, validate_config
 from jl1.config_files import config_from_dict, config_to_dict
 from jl1.data import Dataset, epoch_indices
 from jl1.errors import UserError
@@ -39,7 +38,7 @@ class InterruptedEarlyError(UserError):
 
 
 def train_and_evaluate(
-    config: ConfigDict,
+    config: Config,
     workdir: Path,
     *,
     reporter: Reporter | None = None,
@@ -140,7 +139,7 @@ class _Training:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: Config,
         data: Dataset,
         problem: Problem,
         checkpoints: Checkpoints,
@@ -176,9 +175,7 @@ class _Training:
 
     def run(self, workdir: Path, should_stop: Callable[[], bool]) -> None:
         """Train until the config's rule, its number of epochs, or `should_stop` ends it."""
-        with records.event_writer(
-            workdir, self.num_epochs, wanted=self._config.log.tensorboard
-        ) as add_events:
+        with records.event_writer(workdir, self.num_epochs, wanted=self._config.log.tensorboard) as add_events:
             while not self._is_over():
                 with self.stopwatch.section("train"):
                     row = self._one_epoch(should_stop)
@@ -224,31 +221,30 @@ class _Training:
             done, totals = self._one_piece(batches, done, totals)
             if int(totals.bad_step) >= 0:
                 raise DivergedError(self._divergence(int(totals.bad_step), totals))
-            row = _metrics(epoch, totals, time.perf_counter() - start_time)
-            self._reporter.trained(epoch, int(totals.num_examples), len(self._data.train.labels), row)
-        accuracy = np.concatenate(
-            list(
-                over_batches(
-                    self._eval_fn,
-                    self._state.params,
-                    inputs=self._validation.inputs,
-                    labels=self._validation.labels,
-                    batch_size=self._config.evaluation.batch_size,
-                    key=jax.random.key(0),
-                    epsilon=0.0,
-                )
-            )
-        ).mean()
-        return row | {"validation_accuracy": float(accuracy)}
+            so_far = _metrics(epoch, totals, time.perf_counter() - start_time)
+            self._reporter.trained(epoch, int(totals.num_examples), len(self._data.train.labels), so_far)
+        row = _metrics(epoch, totals, time.perf_counter() - start_time)
+        return row | {"validation_accuracy": self._validation_accuracy()}
+
+    def _validation_accuracy(self) -> float:
+        """Measure the clean accuracy on the validation points."""
+        batches = over_batches(
+            self._eval_fn,
+            self._state.params,
+            inputs=self._validation.inputs,
+            labels=self._validation.labels,
+            batch_size=self._config.evaluation.batch_size,
+            key=attack_key(self._config, 2),
+            epsilon=0.0,
+        )
+        return float(np.mean(np.concatenate(list(batches))))
 
     def _one_piece(self, batches: np.ndarray, start: int, totals: Totals) -> tuple[int, Totals]:
         """Run some batches on the device, and choose how many the next piece will have."""
         stop = min(start + self._steps_a_piece, len(batches))
         start_time = time.perf_counter()
         self._state, totals = jax.block_until_ready(
-            self._epoch_fn(
-                self._state, totals, self._examples, batches, start, stop, self._problem.hyperparameters
-            )
+            self._epoch_fn(self._state, totals, self._examples, batches, start, stop, self._problem.hyperparameters)
         )
         seconds_a_step = (time.perf_counter() - start_time) / (stop - start)
         self._steps_a_piece = max(1, int(_SECONDS_A_PIECE / seconds_a_step))
@@ -271,9 +267,7 @@ class _Training:
     def _interrupt(self, workdir: Path) -> None:
         """Go back to the last whole epoch, so that what is evaluated is what can be resumed."""
         if self.num_epochs == 0:
-            raise InterruptedEarlyError(
-                "interrupted before the first epoch was over: there is nothing to evaluate"
-            )
+            raise InterruptedEarlyError("interrupted before the first epoch was over: there is nothing to evaluate")
         self.restore(workdir)
         self.stopped_because = records.INTERRUPTED
 
@@ -309,7 +303,7 @@ def _metrics(epoch: int, totals: Totals, seconds: float) -> dict[str, Any]:
     }
 
 
-def _template(config: ConfigDict, state: TrainState) -> Snapshot:
+def _template(config: Config, state: TrainState) -> Snapshot:
     """Return arrays of the shapes that a checkpoint of this config has."""
     return Snapshot(state, state.params if config.training.weights == "best" else {})
 
@@ -319,7 +313,7 @@ def _check_same_data(restored: Restored, data: Dataset) -> None:
     if restored.progress["data"] != data.fingerprint:
         raise UserError(
             f"the data {data.name} ({data.source}) are not those that the checkpoint of epoch {restored.epoch} was "
-            "trained on: their content differs. Give the original folder with --config.data.dir, or start a new run"
+            "trained on: their content differs. Give the original folder, or start a new run"
         )
 
 
@@ -328,13 +322,11 @@ def _identity(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("accuracy", "num_examples")}
 
 
-def _figures(
-    config: ConfigDict, problem: Problem, params: Any, data: Dataset, reporter: Reporter
-) -> dict[str, Any]:
+def _figures(config: Config, problem: Problem, params: Any, data: Dataset, reporter: Reporter) -> dict[str, Any]:
     """Measure everything that result.json says of a network."""
     settings = config.evaluation
     options = AttackOptions(settings.epsilons, settings.pgd_steps, settings.pgd_restarts, settings.batch_size)
-    test = type(data.test)(*(jnp.asarray(part) for part in data.test))
+    test = Examples(*(jnp.asarray(part) for part in data.test))
     accuracies = score_accuracies(
         problem.apply_fn,
         params,
@@ -351,7 +343,7 @@ def _figures(
     }
 
 
-def _result(config: ConfigDict, training: _Training, figures: dict[str, Any]) -> dict[str, Any]:
+def _result(config: Config, training: _Training, figures: dict[str, Any]) -> dict[str, Any]:
     """Put result.json together."""
     device: Any = jax.devices()[0]
     return {

@@ -223,9 +223,7 @@ def make_loss(
     penalty_fn = None
     if penalty != "none":
         penalty_fn = make_penalty(penalty, outputs=outputs, scale=scale, loss_fn=loss_fn)
-    coupled = partial(
-        defended_loss if adversarial else _on_the_points_only, penalty_fn=penalty_fn, loss_fn=loss_fn
-    )
+    coupled = partial(defended_loss if adversarial else _on_the_points_only, penalty_fn=penalty_fn, loss_fn=loss_fn)
 
     @jax.jit
     def loss(

@@ -189,6 +189,4 @@ def _with_padding(layers: tuple[Layer, ...], padding: tuple[Padding, ...], name:
     if len(padding) != num_convs or not set(padding) <= {"SAME", "VALID"}:
         raise ValueError(f"padding {padding} for model {name}: needs {num_convs} of SAME or VALID")
     remaining = iter(padding)
-    return tuple(
-        layer._replace(padding=next(remaining)) if isinstance(layer, Conv) else layer for layer in layers
-    )
+    return tuple(layer._replace(padding=next(remaining)) if isinstance(layer, Conv) else layer for layer in layers)

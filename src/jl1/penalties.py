@@ -184,7 +184,7 @@ OUTPUTS: Mapping[str, Callable[[Logits], Outputs]] = {
 }
 """The f of Eq. 3, as a function of the logits; the paper does not say which it penalised."""
 
-JACOBIAN_PENALTIES: Mapping[str, Callable[[BatchedFn, Inputs], PerExample]] = {
+JACOBIAN_PENALTIES: Mapping[str, Callable[..., PerExample]] = {
     "jacobian_l1": jacobian_l1,
     "class_sum_l1": class_sum_l1,
     "jacobian_frobenius": jacobian_frobenius,

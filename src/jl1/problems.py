@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from jl1.array_types import ApplyFn, AttackFn, ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
+from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
 from jl1.losses import (
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
     state: TrainState
 
 
-def load_data(config: ConfigDict, data_dir: str | None = None) -> Dataset:
+def load_data(config: Config, data_dir: str | None = None) -> Dataset:
     """Load the data of a config, from another folder if one is given."""
     return load_dataset(
         config.data.name,
@@ -54,7 +54,7 @@ def load_data(config: ConfigDict, data_dir: str | None = None) -> Dataset:
     )
 
 
-def create_problem(config: ConfigDict, data: Dataset) -> Problem:
+def create_problem(config: Config, data: Dataset) -> Problem:
     """Build the network, its loss and its first state from a valid config."""
     padding = None if config.model.padding == "table" else tuple(config.model.padding.split(","))
     try:
@@ -77,7 +77,7 @@ def create_problem(config: ConfigDict, data: Dataset) -> Problem:
     return Problem(make_apply_fn(module), optimizer, make_terms_fn(config), hyperparameters, state)
 
 
-def make_terms_fn(config: ConfigDict) -> TermsFn:
+def make_terms_fn(config: Config) -> TermsFn:
     """Choose the terms of the loss, once: with lambda 0 no Jacobian, with epsilon 0 no twins are compiled."""
     smooth = {"uniform": cross_entropy, "off_label": cross_entropy_off_label}[config.training.smoothing_form]
     loss_fn = partial(smooth, smoothing=config.training.smoothing)
@@ -95,9 +95,7 @@ def make_terms_fn(config: ConfigDict) -> TermsFn:
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
     ) -> LossTerms:
         del epsilon, key  # no attack
-        return penalised_loss(
-            logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn
-        )
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn)
 
     if config.adversarial.epsilon == 0:
         return on_the_points
@@ -121,12 +119,10 @@ def make_terms_fn(config: ConfigDict) -> TermsFn:
     return on_the_points_and_twins
 
 
-def _twin_attack(config: ConfigDict, loss_fn: ExampleLossFn) -> AttackFn:
+def _twin_attack(config: Config, loss_fn: ExampleLossFn) -> AttackFn:
     """Choose the attack that makes the twins."""
 
-    def attack_fn(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
-    ) -> Inputs:
+    def attack_fn(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
         attacked = predicted_labels(logits_fn, inputs) if config.adversarial.labels == "predicted" else labels
         options = {"labels": attacked, "epsilon": epsilon, "loss_fn": loss_fn}
         if config.adversarial.random_start:
@@ -136,17 +132,17 @@ def _twin_attack(config: ConfigDict, loss_fn: ExampleLossFn) -> AttackFn:
     return attack_fn
 
 
-def attack_key(config: ConfigDict, stream: int) -> PRNGKey:
+def attack_key(config: Config, stream: int) -> PRNGKey:
     """Return the root of one stream of the attacks' randomness: 1 in training, 2 in the final figures."""
     return _key(config, "attack", stream)
 
 
-def order_seed(config: ConfigDict) -> int:
+def order_seed(config: Config) -> int:
     """Return the seed of the order of the examples."""
     return config.seed if config.seeds.order is None else config.seeds.order
 
 
-def _key(config: ConfigDict, name: str, stream: int) -> PRNGKey:
+def _key(config: Config, name: str, stream: int) -> PRNGKey:
     """Return the key of one use of randomness: its own seed or the run's, and its own stream."""
     seed = config.seed if config.seeds[name] is None else config.seeds[name]
     return jax.random.fold_in(jax.random.key(seed), stream)

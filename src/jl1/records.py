@@ -138,15 +138,11 @@ def require_tensorboard() -> None:
         UserError: tensorboardX is not installed.
     """
     if importlib.util.find_spec("tensorboardX") is None:
-        raise UserError(
-            "config.log.tensorboard needs the package tensorboardX: pip install 'jl1[tensorboard]'"
-        )
+        raise UserError("config.log.tensorboard needs the package tensorboardX: pip install 'jl1[tensorboard]'")
 
 
 @contextmanager
-def event_writer(
-    workdir: Path, num_epochs: int, *, wanted: bool
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+def event_writer(workdir: Path, num_epochs: int, *, wanted: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Open the TensorBoard files of a run; events after `num_epochs` of an earlier try are superseded.
 
     Yields:
@@ -179,9 +175,7 @@ def _git_commit() -> str | None:
         return None
     try:
         commit, changes = (
-            subprocess.run(
-                ["git", *command], cwd=checkout, capture_output=True, text=True, check=True
-            ).stdout.strip()
+            subprocess.run(["git", *command], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.CalledProcessError):

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from jl1.config import Config
 from jl1.data import Dataset
 
 
 class Reporter:
     """Told what a run does; this one is silent. `display` has those for a terminal."""
 
-    def started(self, config: ConfigDict, data: Dataset, workdir: Path, num_epochs: int) -> None:
+    def started(self, config: Config, data: Dataset, workdir: Path, num_epochs: int) -> None:
         """Training starts, or goes on after `num_epochs` epochs."""
 
     def trained(self, epoch: int, done: int, total: int, row: dict[str, Any]) -> None:

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array
 
 from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, LogitsFn, Params, PRNGKey, Scalar
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
 from jl1.data import Split
-from jl1.evaluation import make_eval_step, make_norm_step, over_batches
+from jl1.evaluation import make_eval_step, make_penalty_step, over_batches
 from jl1.penalties import make_penalty
+from jl1.training import Examples
 
 Row = dict[str, Any]
 """One accuracy as it stands in result.json; docs/run_folder.md describes it."""
@@ -54,7 +53,7 @@ def score_accuracies(
     apply_fn: ApplyFn,
     params: Params,
     *,
-    points: Split,
+    points: Split | Examples,
     options: AttackOptions,
     key: PRNGKey,
     attacks: Sequence[str] = ATTACKS,
@@ -107,7 +106,7 @@ def score_norms(
     apply_fn: ApplyFn,
     params: Params,
     *,
-    points: Split,
+    points: Split | Examples,
     batch_size: int = 500,
     progress: ProgressFn = lambda *_: None,
 ) -> dict[str, float]:
@@ -126,10 +125,8 @@ def score_norms(
     means = {}
     for outputs in ("logits", "probs"):
         penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
-        step = make_norm_step(penalty_fn, apply_fn)
-        batches = over_batches(
-            step, params, inputs=points.inputs, labels=points.labels, batch_size=batch_size
-        )
+        step = make_penalty_step(penalty_fn, apply_fn)
+        batches = over_batches(step, params, inputs=points.inputs, labels=points.labels, batch_size=batch_size)
         norms = _collect(batches, f"Jacobian norm of the {outputs}", len(points.labels), progress)
         means[outputs] = float(np.mean(norms, dtype=np.float64))
     return means
@@ -138,15 +135,11 @@ def score_norms(
 def _columns(options: AttackOptions, attacks: Sequence[str]) -> list[_Column]:
     """List what is measured, the weakest attack first."""
 
-    def attack_by_fgsm(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
-    ) -> Inputs:
+    def attack_by_fgsm(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
         del key  # FGSM has no randomness
         return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
 
-    def attack_by_pgd(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey
-    ) -> Inputs:
+    def attack_by_pgd(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
         return pgd(
             logits_fn,
             inputs,
@@ -167,7 +160,7 @@ def _columns(options: AttackOptions, attacks: Sequence[str]) -> list[_Column]:
     return [column for column in columns if column.attack in attacks]
 
 
-def _collect(batches: Iterator[Array], what: str, total: int, progress: ProgressFn) -> np.ndarray:
+def _collect(batches: Iterator[np.ndarray], what: str, total: int, progress: ProgressFn) -> np.ndarray:
     """Concatenate the values of all batches, and tell of each."""
     values, done = [], 0
     progress(what, 0, total)

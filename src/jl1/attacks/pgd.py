@@ -89,9 +89,7 @@ def pgd(
         start = inputs
         if key is not None:
             noise_key = jax.random.fold_in(key, index)
-            start = project(
-                inputs + epsilon * jax.random.uniform(noise_key, inputs.shape, inputs.dtype, -1.0, 1.0)
-            )
+            start = project(inputs + epsilon * jax.random.uniform(noise_key, inputs.shape, inputs.dtype, -1.0, 1.0))
         points, best = jax.lax.fori_loop(0, num_steps, step, (start, best))
         return _keep_better(best, _Best(points, *loss_and_logits(points)[1]))
 
