@@ -1,5 +1,6 @@
 """The command `jl1`: flags and subcommands. Only this file and `display` write to the terminal."""
 
+import difflib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +11,16 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from jl1.config import validate_config
-from jl1.config_files import config_folder, resolve_config_file, run_name
+from jl1.config import Config, validate_config
+from jl1.config_files import config_folder, field_names, load_config, run_name
 from jl1.data import prepare_dataset
 from jl1.display import LiveReporter, PlainReporter, accuracy_table, show_result
 from jl1.errors import UserError
-from jl1.experiment import InterruptedEarlyError, evaluate_run, train_and_evaluate
+from jl1.experiment import evaluate_run, train_and_evaluate
 from jl1.scoring import ATTACKS, AttackOptions
+from jl1.trainer import InterruptedEarlyError
 
+_HELP = ("help", "-h", "--help")
 _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 2, 130
 
 _USAGE = """\
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True)
     command = arguments.pop(0) if arguments else "help"
-    if command in ("help", "-h", "--help"):
+    if command in _HELP or set(arguments) & set(_HELP):
         _say(Console(), _USAGE + f"configs: {', '.join(_config_names())}")
         return 0
     if command not in _COMMANDS:
@@ -67,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> int:
     """Train, attack and record one run."""
-    parsed = _parse(arguments, _define_config, _define_workdir)
-    config = parsed.config
+    config, parsed = _parse_config(arguments, "quickstart", _define_workdir)
     validate_config(config)
     workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
     console = Console()
@@ -108,9 +110,8 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _prepare(arguments: list[str]) -> int:
     """Download, prepare and decode a data set."""
-    parsed = _parse(arguments, lambda values: _define_config(values, default="train"))
-    data = parsed.config.data
-    _say(Console(), prepare_dataset(data.name, data_dir=data.dir))
+    config, _ = _parse_config(arguments, "train")
+    _say(Console(), prepare_dataset(config.data.name, data_dir=config.data.dir))
     return 0
 
 
@@ -119,17 +120,6 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "prepare": _prepare,
 }
-
-
-def _define_config(values: flags.FlagValues, default: str = "quickstart") -> None:
-    """Define --config and --config.FIELD."""
-    config_flags.DEFINE_config_file(
-        "config",
-        resolve_config_file(default),
-        "name or file of a config",
-        lock_config=True,
-        flag_values=values,
-    )
 
 
 def _define_workdir(values: flags.FlagValues) -> None:
@@ -150,30 +140,47 @@ def _define_attacks(values: flags.FlagValues) -> None:
 def _parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
     """Parse the flags of one subcommand; jl1 defines none in the process's own flag table."""
     values = flags.FlagValues()
-    for define in definitions:
-        define(values)
     try:
-        rest = values(["jl1", *_with_config_paths(arguments)])
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
-        text = error.args[0] if error.args else error
-        raise UserError(f"{text}\n(jl1 help lists the flags, docs/configs.md the fields)") from error
+        for define in definitions:
+            define(values)
+        rest = values(["jl1", *arguments])
+    except (flags.Error, TypeError) as error:
+        raise UserError(f"{error}\n(`jl1 help` lists the flags, docs/configs.md the fields)") from error
     if len(rest) > 1:
         raise UserError(f"did not understand {' '.join(rest[1:])!r}; flags are written --name=value")
     return values
 
 
-def _with_config_paths(arguments: list[str]) -> Iterator[str]:
-    """Turn `--config=NAME` (or `--config NAME`) into the path of its file."""
-    is_value = False
-    for argument in arguments:
+def _parse_config(
+    arguments: list[str], default: str, *definitions: Callable[[flags.FlagValues], None]
+) -> tuple[Config, flags.FlagValues]:
+    """Load the config that --config names, apply every --config.FIELD=VALUE, and parse the other flags."""
+    name, rest = default, []
+    remaining = iter(arguments)
+    for argument in remaining:
         flag, equals, value = argument.partition("=")
-        if is_value:
-            yield resolve_config_file(argument)
-        elif flag in ("--config", "-config") and equals:
-            yield f"--config={resolve_config_file(value)}"
+        if flag.lstrip("-") == "config" and flag != "config":
+            name = value if equals else next(remaining, "")
         else:
-            yield argument
-        is_value = argument in ("--config", "-config")
+            rest.append(argument)
+    config = load_config(name)
+    _check_fields(config, rest)
+
+    def define_overrides(values: flags.FlagValues) -> None:
+        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=rest)
+
+    return config, _parse(rest, define_overrides, *definitions)
+
+
+def _check_fields(config: Config, arguments: list[str]) -> None:
+    """Refuse --config.FIELD for a field that does not exist, with the nearest that does."""
+    known = field_names(config)
+    for argument in arguments:
+        flag = argument.partition("=")[0].lstrip("-").removeprefix("no")
+        if flag.startswith("config.") and flag.removeprefix("config.") not in known:
+            near = difflib.get_close_matches(flag.removeprefix("config."), known, n=1)
+            hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
+            raise UserError(f"there is no field {flag}; {hint}")
 
 
 def _fraction(text: str) -> float:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jl1.config import Config, default_config
 from jl1.errors import UserError
 
@@ -18,48 +20,47 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "configs"
 
 
-def resolve_config_file(name: str) -> str:
-    """Turn NAME or FILE.py, each with an optional `:arg`, into the path of a file with the same arg.
-
-    Args:
-        name: A name in `config_folder()`, such as `train:C`, or the path of a file.
-
-    Returns:
-        The path, and `:arg` if there was one.
-
-    Raises:
-        UserError: No such name or file.
-    """
-    stem, colon, arg = name.partition(":")
-    path = Path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
-    if not path.is_file():
-        known = sorted(file.stem for file in config_folder().glob("*.py"))
-        near = difflib.get_close_matches(stem, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}")
-    return f"{path}{colon}{arg}"
-
-
 def load_config(name: str) -> Config:
-    """Load a config by name or file, as `--config` does; it runs the file.
+    """Load a config by name or file, as `--config` does. It runs the file.
 
     Args:
-        name: NAME[:arg] or FILE.py[:arg].
+        name: A name in `config_folder()` or the path of a .py file, each with an optional `:arg` that is
+            passed to the file's `get_config`, such as `train:C`.
 
     Returns:
         The config, locked against new fields.
 
     Raises:
-        UserError: No such name or file.
+        UserError: No such name or file, or the file fails.
+
+    Example:
+        >>> load_config("train:B").model.name
+        'B'
     """
-    path, _, arg = resolve_config_file(name).partition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
+    stem, _, arg = name.partition(":")
+    path = _find_config_file(stem)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(arg) if arg else module.get_config()
-    return config.lock()
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(*([arg] if arg else [])).lock()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the config file {path} fails with {type(error).__name__}: {error}") from error
+
+
+def _find_config_file(stem: str) -> Path:
+    """Find the file of a config, or say which there are."""
+    path = Path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in config_folder().glob("*.py"))
+    near = difflib.get_close_matches(stem, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}")
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -80,6 +81,14 @@ def config_from_dict(stored: dict[str, Any]) -> Config:
     except (TypeError, ValueError) as error:
         raise UserError(f"the stored config does not fit this version of jl1: {error}") from error
     return config.lock()
+
+
+def field_names(config: Config) -> list[str]:
+    """List the fields of a config by their dotted names, such as `penalty.lam`."""
+    names = []
+    for key, value in config.items():
+        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ConfigDict) else [key]
+    return names
 
 
 def run_name(config: Config) -> str:
