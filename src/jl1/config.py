@@ -89,7 +89,8 @@ def default_config() -> Config:
     )
     config.evaluation = ConfigDict(
         {
-            "epsilons": (0.1, 0.2, 0.3),  # radii of the attacks on the test set
+            "points": "test",  # validation: to choose settings without looking at the test set
+            "epsilons": (0.1, 0.2, 0.3),  # radii of the attacks
             "pgd_steps": 20,
             "pgd_restarts": 1,
             "batch_size": 500,
@@ -145,6 +146,7 @@ _CHOICES = {
     "penalty.scale": SCALES,
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
+    "evaluation.points": ("test", "validation"),
     "training.smoothing_form": ("uniform", "off_label"),
     "training.stopping": tuple(STOPPING),
     "training.weights": ("last", "best"),

@@ -129,11 +129,12 @@ def _figures(config: Config, problem: Problem, params: Params, data: Dataset, re
     """Measure everything that result.json says of a network."""
     settings = config.evaluation
     options = AttackOptions(settings.epsilons, settings.pgd_steps, settings.pgd_restarts, settings.batch_size)
-    test = Examples(*(jnp.asarray(part) for part in data.test))
+    split = data.validation if settings.points == "validation" else data.test
+    points = Examples(*(jnp.asarray(part) for part in split))
     accuracies = score_accuracies(
         problem.apply_fn,
         params,
-        points=test,
+        points=points,
         options=options,
         key=attack_key(config, 2),
         progress=reporter.measured,
@@ -141,7 +142,7 @@ def _figures(config: Config, problem: Problem, params: Params, data: Dataset, re
     return {
         "accuracies": list(accuracies),
         "l1_jacobian_norm": score_norms(
-            problem.apply_fn, params, points=test, batch_size=settings.batch_size, progress=reporter.measured
+            problem.apply_fn, params, points=points, batch_size=settings.batch_size, progress=reporter.measured
         ),
     }
 

@@ -1,0 +1,58 @@
+"""What every test runs under: shapes checked, no silent broadcasting, nothing written to the home folder."""
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("jl1", "beartype.beartype")  # before the first import of jl1
+
+import jax  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_rank_promotion():
+    """Refuse to add a vector to a matrix; in all tests, since shapes that differ by one axis are a slip."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory):
+    """Keep decoded data out of the home folder, in this process and in those that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JL1_CACHE_DIR", str(tmp_path_factory.mktemp("jl1_cache")))
+        yield
+
+
+@pytest.fixture
+def strict_dtypes():
+    """Refuse to mix dtypes. Around maths only: optax.adam mixes them."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Compute in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a CUDA device where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _has_gpu():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_gpu():
+    """Ask jax, which raises where it has no such backend."""
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
