@@ -1,20 +1,14 @@
 """What every test runs under: shapes checked, no silent broadcasting, nothing written to the home folder."""
 
-import os
-
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("jl1", "beartype.beartype")  # before the first import of jl1
+install_import_hook("jl1", "beartype.beartype")  # before anything imports jl1
 
 import jax  # noqa: E402
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_rank_promotion():
-    """Refuse to add a vector to a matrix; in all tests, since shapes that differ by one axis are a slip."""
-    with jax.numpy_rank_promotion("raise"):
-        yield
+# In every test: shapes that differ by an axis are a slip until someone writes the axis out.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +47,3 @@ def _has_gpu():
         return bool(jax.devices("gpu"))
     except RuntimeError:
         return False
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -84,7 +84,7 @@ class LiveReporter(PlainReporter):
 
     def measured(self, what: str, done: int, total: int) -> None:
         """Move the bar of one figure."""
-        self._move(what, done, total, f"{done}/{total} test points")
+        self._move(what, done, total, f"{done}/{total} points")
 
     def _move(self, description: str, done: int, total: int, facts: str) -> None:
         """Move the bar, or begin a new one when another thing is measured."""
@@ -116,7 +116,8 @@ def accuracy_table(rows: list[dict[str, Any]], title: str) -> Table:
 def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:
     """Show the final figures of a run and where its files are."""
     num_points = result["accuracies"][0]["num_examples"]
-    title = f"accuracy on {num_points:,} test points after {result['num_epochs']} epochs ({result['stopped_because']})"
+    points = result["config"]["evaluation"]["points"]
+    title = f"accuracy on {num_points:,} {points} points after {result['num_epochs']} epochs ({result['stopped_because']})"
     console.print(accuracy_table(result["accuracies"], title))
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]
     lines = [

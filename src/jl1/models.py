@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen import initializers
+from jaxtyping import Array, Float
 
 from jl1.array_types import ApplyFn, Inputs, Logits, Params
 
@@ -61,7 +62,7 @@ class SequentialNet(nn.Module):
             hidden = self.activation(self._affine(layer, f"layer_{index}", hidden))
         return self._affine(Dense(self.num_classes), OUTPUT_LAYER, hidden)
 
-    def _affine(self, layer: Layer, name: str, inputs: Inputs) -> Inputs:
+    def _affine(self, layer: Layer, name: str, inputs: Inputs) -> Float[Array, " batch *outputs"]:
         """Apply one convolution or dense layer."""
         if isinstance(layer, Dense):
             flat = inputs.reshape(inputs.shape[0], -1)

@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +17,7 @@ TermsFn = Callable[..., LossTerms]
 """Called as terms_fn(logits_fn, inputs, labels=..., lam=..., epsilon=..., key=...), one value an example."""
 
 
-class TrainState(flax.struct.PyTreeNode):
+class TrainState(NamedTuple):
     """What a training step changes.
 
     Attributes:

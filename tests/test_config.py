@@ -1,0 +1,66 @@
+"""Defaults, and what is refused before a run starts."""
+
+import pytest
+
+from jl1.config import default_config, validate_config
+from jl1.errors import UserError
+from jl1.models import MODELS
+from jl1.penalties import OUTPUTS, PENALTIES
+
+
+def test_the_defaults_are_the_papers_protocol():
+    config = default_config()
+    validate_config(config)
+    assert dict(config.optimizer) == {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
+    assert (config.training.smoothing, config.training.batch_size, config.data.validation_size) == (0.1, 128, 5000)
+    assert (config.training.stopping_tolerance, config.training.stopping_epochs) == (1e-4, 10)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
+    config = default_config()
+    config.penalty.name, config.penalty.outputs = penalty, outputs
+    validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("penalty.lam", -1.0, "at least 0"),
+        ("penalty.lam", float("nan"), "at least 0"),
+        ("penalty.lam", float("inf"), "finite"),
+        ("penalty.name", "jacobian_l2", r"must be one of none, jacobian_l1.*did you mean jacobian_l1\?"),
+        ("penalty.outputs", "softmax", "logits, centred_logits, probs, log_probs"),
+        ("penalty.scale", "average", "sum, mean"),
+        ("adversarial.epsilon", -0.1, r"in \[0, 1\]"),
+        ("adversarial.epsilon", 8.0, r"8 grey levels are 8/255"),
+        ("adversarial.labels", "guessed", "true, predicted"),
+        ("adversarial.random_start", True, "needs config.adversarial.epsilon above 0"),
+        ("model.name", "D", ", ".join(MODELS)),
+        ("model.activation", "relu6", "leaky_relu"),
+        ("data.name", "mnsit", r"did you mean mnist\?"),
+        ("data.validation_size", 0, "at least 1"),
+        ("training.num_epochs", 0, "at least 1"),
+        ("training.batch_size", 0, "at least 1"),
+        ("training.smoothing", 1.0, r"in \[0, 1\)"),
+        ("training.stopping", "early", "fixed, patience, successive_difference"),
+        ("evaluation.epsilons", (0.1, 1.5), r"numbers in \[0, 1\]"),
+        ("evaluation.epsilons", (), r"numbers in \[0, 1\]"),
+        ("evaluation.pgd_steps", 0, "at least 1"),
+        ("seed", -1, r"in \[0, 2\*\*32\)"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(field, value, message):
+    config = default_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message) as caught:
+        validate_config(config)
+    assert f"config.{field}=" in str(caught.value)
+
+
+def test_all_problems_are_listed_at_once():
+    config = default_config()
+    config.penalty.lam, config.model.name = -1.0, "Z"
+    with pytest.raises(UserError, match=r"(?s)config\.model\.name.*config\.penalty\.lam"):
+        validate_config(config)

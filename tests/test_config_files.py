@@ -1,0 +1,110 @@
+"""Config files by name and path, and configs as stored JSON."""
+
+import json
+import re
+
+import jax
+import pytest
+
+from jl1.config import default_config, validate_config
+from jl1.config_files import (
+    config_folder,
+    config_from_dict,
+    config_to_dict,
+    differences,
+    field_names,
+    load_config,
+    run_name,
+)
+from jl1.errors import UserError
+
+ALL_CONFIGS = [
+    *(path.stem for path in sorted(config_folder().glob("*.py"))),
+    "quickstart:plain",
+    "train:A",
+    "train:B",
+    "train:C",
+]
+
+
+@pytest.mark.parametrize("name", ALL_CONFIGS)
+def test_every_config_loads_is_locked_and_valid(name):
+    config = load_config(name)
+    validate_config(config)
+    with pytest.raises(AttributeError, match="locked"):
+        config.new_field = 1
+    assert set(field_names(config)) == set(field_names(default_config()))
+
+
+@pytest.mark.parametrize("path", sorted(config_folder().glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_says_what_of_the_paper_it_is_and_how_to_run_it(path):
+    docstring = path.read_text().split('"""')[1]
+    for heading in ("Paper:", "Command:", "Time:", "Expected:"):
+        assert heading in docstring
+
+
+def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from jl1.config import default_config\n"
+        "def get_config(arg='7'):\n"
+        "    config = default_config()\n"
+        "    config.seed = int(arg)\n"
+        "    return config\n"
+    )
+    assert load_config(str(file)).seed == 7
+    assert load_config(f"{file}:11").seed == 11
+    with pytest.raises(UserError, match=r"mine\.py fails with ValueError: invalid literal.*'x'"):
+        load_config(f"{file}:x")
+
+
+def test_unknown_names_and_arguments_are_explained():
+    with pytest.raises(UserError, match=r"Did you mean quickstart\?.*quickstart, train"):
+        load_config("quickstrat")
+    with pytest.raises(UserError, match="train:A, train:B or train:C"):
+        load_config("train:D")
+
+
+def test_a_stored_config_comes_back_equal():
+    config = load_config("quickstart")
+    stored = json.loads(json.dumps(config_to_dict(config)))
+    assert config_to_dict(config_from_dict(stored)) == stored
+    assert config_from_dict(stored).evaluation.epsilons == (0.1, 0.2, 0.3)
+
+
+def test_a_stored_config_of_an_older_version_gets_the_new_defaults():
+    stored = config_to_dict(default_config())
+    del stored["log"], stored["training"]["weights"]
+    assert config_from_dict(stored).training.weights == "last"
+
+
+def test_a_stored_config_with_a_field_of_another_type_is_refused():
+    stored = config_to_dict(default_config())
+    stored["penalty"]["lam"] = "much"
+    with pytest.raises(UserError, match="does not fit this version"):
+        config_from_dict(stored)
+
+
+def test_run_names_are_readable_and_differ_wherever_the_config_does():
+    base = load_config("quickstart")
+    assert re.fullmatch(r"mnist_5k-C-jacobian_l1-logits-mean-lam[\d.]+-fgsm0\.1-seed0-[0-9a-f]{6}", run_name(base))
+    other = load_config("quickstart")
+    other.training.smoothing = 0.0
+    assert run_name(base) != run_name(other)
+    assert "plain" in run_name(load_config("quickstart:plain"))
+
+
+def test_differences_name_the_field_and_both_values():
+    one, other = config_to_dict(default_config()), config_to_dict(load_config("train:B"))
+    assert differences(one, other) == ["config.model.name: 'C' -> 'B'"]
+    assert differences(one, one) == []
+
+
+def test_the_documents_name_every_field():
+    documented = (config_folder().parent / "docs" / "configs.md").read_text()
+    missing = [name for name in field_names(default_config()) if f"`config.{name}`" not in documented]
+    assert missing == []
+
+
+def test_loading_configs_leaves_jax_as_it_was():
+    assert not jax.config.jax_enable_x64

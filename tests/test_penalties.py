@@ -1,0 +1,278 @@
+"""Every penalty: numbers by hand, a float64 oracle of values and parameter gradients, invariances, memory, bias."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+import reference
+from jl1.array_types import PenaltyFn
+from jl1.jacobian import l1_jacobian_norm
+from jl1.losses import cross_entropy
+from jl1.models import create_model, make_apply_fn
+from jl1.penalties import (
+    JACOBIAN_PENALTIES,
+    LOSS_GRADIENT_PENALTIES,
+    OUTPUTS,
+    PENALTIES,
+    class_sum_l1,
+    jacobian_frobenius,
+    jacobian_frobenius_projected,
+    jacobian_l1,
+    loss_gradient_l1,
+    loss_gradient_l2,
+    make_penalty,
+)
+from networks import NETS, as_tree
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+COMBINATIONS = [(name, outputs) for name in JACOBIAN_PENALTIES for outputs in OUTPUTS]
+COMBINATIONS += [(name, "logits") for name in LOSS_GRADIENT_PENALTIES]
+
+
+def test_the_names_are_those_of_the_configs():
+    assert set(PENALTIES) == {
+        "none", "jacobian_l1", "class_sum_l1", "loss_gradient_l2", "loss_gradient_l1", "jacobian_frobenius"
+    }  # fmt: skip
+    assert set(OUTPUTS) == {"logits", "centred_logits", "probs", "log_probs"}
+
+
+@pytest.mark.parametrize(
+    ("penalty_fn", "expected"),
+    [(jacobian_l1, 8.0), (class_sum_l1, 3.0), (jacobian_frobenius, 23.5)],
+)
+def test_a_two_layer_relu_network_worked_out_by_hand(penalty_fn, expected):
+    # the network of test_jacobian.py, whose Jacobian at (1, 2) is ((4, -1), (-2.5, -0.5)):
+    # 4 + 1 + 2.5 + 0.5; |4 - 2.5| + |-1 - 0.5|; 16 + 1 + 6.25 + 0.25
+    first, second = jnp.array([[1.0, 2.0, -1.0], [-1.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0], [1.0, -1.0], [-2.0, 0.5]])
+    assert penalty_fn(lambda x: jax.nn.relu(x @ first) @ second, jnp.array([[1.0, 2.0]])).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("penalty_fn", "expected"), [(loss_gradient_l2, [52.0, 13.0]), (loss_gradient_l1, [10.0, 5.0])])
+def test_loss_gradients_worked_out_by_hand(penalty_fn, expected):
+    # L(x) = (2 x1 - 3 x2)^2 / 2 has the gradient (2 x1 - 3 x2) (2, -3): a factor of 2 at (1, 0), of -1 at (1, 1)
+    values = penalty_fn(lambda x: (2 * x[:, 0] - 3 * x[:, 1]) ** 2 / 2, jnp.array([[1.0, 0.0], [1.0, 1.0]]))
+    assert values.tolist() == expected
+
+
+@pytest.fixture(scope="module", params=NETS)
+def both_ways(request):
+    """Return every penalty's values and parameter gradients, by jl1 and by the oracle, in float64."""
+    net = NETS[request.param]
+    inputs, labels, params = net.inputs(), net.labels(), net.params()
+    weights = np.array([1.0, -0.5, 2.0])  # an uneven sum: a gradient that mixes examples cannot pass
+    with jax.enable_x64(True):
+        values, slopes = _by_jl1(net, as_tree(params), jnp.asarray(inputs), jnp.asarray(labels), jnp.asarray(weights))
+        slopes = [
+            np.concatenate([slopes[layer][part].reshape(len(COMBINATIONS), -1) for part in ("kernel", "bias")], axis=1)
+            for layer in sorted(slopes)
+        ]
+    return values, slopes, *_by_oracle(net, params, inputs, labels, weights)
+
+
+@partial(jax.jit, static_argnums=0)
+def _by_jl1(net, tree, inputs, labels, weights):
+    def values(tree):
+        logits_fn = partial(net.apply_fn, tree)
+        every = [make_penalty(name, outputs=outputs, outputs_per_pass=2) for name, outputs in COMBINATIONS]
+        return jnp.stack([penalty_fn(logits_fn, inputs, labels=labels) for penalty_fn in every])
+
+    return values(tree), jax.jacrev(lambda tree: values(tree) @ weights)(tree)
+
+
+def _by_oracle(net, params, inputs, labels, weights):
+    def values(params):
+        logits, jacobian = net.reference(params, inputs)
+        return np.stack([reference.penalty(*names, logits, jacobian, labels) for names in COMBINATIONS])
+
+    def slopes_of(index):
+        def weighted(kernel_and_bias):
+            kernel, bias = params[index]
+            moved = kernel_and_bias[: kernel.size].reshape(kernel.shape), kernel_and_bias[kernel.size :]
+            return values([*params[:index], moved, *params[index + 1 :]]) @ weights
+
+        return reference.differences(weighted, np.concatenate([part.ravel() for part in params[index]]))
+
+    return values(params), [slopes_of(index) for index in range(len(params))]
+
+
+@pytest.mark.parametrize(("name", "outputs"), COMBINATIONS)
+def test_values_and_parameter_gradients_are_the_oracles_to_1e_6(both_ways, name, outputs):
+    values, slopes, true_values, true_slopes = both_ways
+    index = COMBINATIONS.index((name, outputs))
+    scale = np.abs(true_values).max()
+    np.testing.assert_allclose(values[index], true_values[index], rtol=1e-10, atol=1e-13 * scale)
+    assert len(slopes) == len(true_slopes)
+    for slope, true_slope in zip(slopes, true_slopes, strict=True):
+        scale = np.abs(true_slope).max()  # of all penalties: those that vanish have no scale of their own
+        error = np.abs(slope[index] - true_slope[index])
+        assert error.max() <= 1e-6 * np.abs(true_slope[index]).max() + 1e-9 * scale
+
+
+def test_the_vacuous_surrogates_vanish(both_ways):
+    values = both_ways[0]
+    for outputs, vacuous in [("probs", True), ("centred_logits", True), ("logits", False), ("log_probs", False)]:
+        surrogate, exact = (values[COMBINATIONS.index((name, outputs))] for name in ("class_sum_l1", "jacobian_l1"))
+        assert (surrogate < 1e-12 * exact).all() == vacuous
+        assert (surrogate <= exact * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize(("name", "entries"), [(name, 12) for name in JACOBIAN_PENALTIES] + [(name, 4) for name in LOSS_GRADIENT_PENALTIES])
+def test_the_mean_divides_by_the_entries(name, entries):
+    net = NETS["dense_tanh"]  # 3 outputs x 4 inputs; the gradient of a loss has 4
+    inputs, labels, logits_fn = jnp.float32(net.inputs()), jnp.int32(net.labels()), net.logits_fn()
+    total, mean = (make_penalty(name, scale=scale)(logits_fn, inputs, labels=labels) for scale in ("sum", "mean"))
+    np.testing.assert_allclose(total, entries * mean, rtol=1e-6)
+
+
+def test_the_default_is_equation_3_by_its_definition():
+    net = NETS["conv_relu"]
+    inputs, logits_fn = jnp.float32(net.inputs()), net.logits_fn()
+    defined = l1_jacobian_norm(lambda example: logits_fn(example[None])[0], inputs)
+    penalty_fn = make_penalty("jacobian_l1")
+    np.testing.assert_allclose(penalty_fn(logits_fn, inputs, labels=jnp.zeros(3, int)), defined, rtol=1e-5)
+
+
+def test_a_loss_penalty_takes_the_loss_it_is_given(x64):
+    net = NETS["dense_relu"]
+    inputs, labels = net.inputs(), net.labels()
+    logits, jacobian = net.reference(net.params(), inputs)
+    targets = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    gradient = ((reference.softmax(logits) - targets)[:, :, None] * jacobian).sum(axis=1)
+    penalty_fn = make_penalty("loss_gradient_l1", loss_fn=partial(cross_entropy, smoothing=0.1))
+    values = penalty_fn(net.logits_fn(), jnp.asarray(inputs), labels=jnp.asarray(labels))
+    np.testing.assert_allclose(values, np.abs(gradient).sum(axis=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", PENALTIES[1:])
+def test_examples_do_not_interact(name):
+    net = NETS["conv_relu"]
+    inputs, labels, logits_fn = jnp.float32(net.inputs(4)), jnp.int32(net.labels(4)), net.logits_fn()
+    penalty_fn = make_penalty(name, outputs="log_probs")
+    assert isinstance(penalty_fn, PenaltyFn)
+
+    @jax.jit
+    def penalty(inputs, labels):
+        return penalty_fn(logits_fn, inputs, labels=labels)
+
+    whole, order = penalty(inputs, labels), np.array([2, 0, 3, 1])
+    np.testing.assert_allclose(penalty(inputs[order], labels[order]), whole[order], rtol=1e-5)
+    parts = [penalty(inputs[rows], labels[rows]) for rows in (slice(0, 1), slice(1, 4))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PENALTIES[1:])
+def test_derivatives_on_a_smooth_network(name, x64):
+    inputs, labels = jnp.array([[0.2, 0.9], [0.5, 0.1]]), jnp.array([0, 1])
+    penalty_fn = make_penalty(name, outputs="log_probs")
+    rng = np.random.default_rng(5)
+    params = [jnp.asarray(rng.normal(size=shape)) for shape in ((2, 3), (3, 2))]
+
+    @jax.jit
+    def penalty(params):
+        return penalty_fn(lambda x: jnp.tanh(x @ params[0]) @ params[1], inputs, labels=labels)
+
+    check_grads(penalty, (params,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty_fn", [jacobian_frobenius, loss_gradient_l2])
+def test_second_derivatives_where_there_are_any(penalty_fn, x64):
+    def penalty(weights):
+        outputs_fn = {jacobian_frobenius: jnp.tanh, loss_gradient_l2: lambda z: jnp.tanh(z[:, 0])}[penalty_fn]
+        return penalty_fn(lambda x: outputs_fn(x @ weights), jnp.array([[0.2, 0.9]]))
+
+    check_grads(jax.jit(penalty), (jnp.array([[0.3, -0.8], [0.5, 0.4]]),), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def projected():
+    """Return the exact squared Frobenius norms, and 4,000 estimates of each by 1 and by 4 projections."""
+    net = NETS["conv_relu"]
+    inputs, logits_fn = jnp.float32(net.inputs()), net.logits_fn()
+
+    @partial(jax.jit, static_argnums=0)
+    def estimates(num_projections):
+        one = partial(jacobian_frobenius_projected, logits_fn, inputs, num_projections=num_projections)
+        return jax.vmap(lambda key: one(key=key))(jax.random.split(jax.random.key(7), 4000))
+
+    return jacobian_frobenius(logits_fn, inputs), estimates(1), estimates(4)
+
+
+def test_the_projected_frobenius_norm_is_unbiased(projected):
+    exact, *estimates = projected
+    for estimate in estimates:
+        standard_error = np.std(estimate, axis=0) / np.sqrt(len(estimate))
+        assert (standard_error < 0.03 * exact).all()  # fine enough to see a wrong factor
+        assert (np.abs(np.mean(estimate, axis=0) - exact) < 4 * standard_error).all()
+
+
+def test_more_projections_vary_less_and_as_documented(projected):
+    exact, one, four = projected
+    relative = [np.var(estimate, axis=0) / exact**2 for estimate in (one, four)]
+    assert (relative[0] < 2).all()
+    np.testing.assert_allclose(relative[0] / relative[1], 4, rtol=0.25)
+
+
+def test_each_example_has_its_own_projections():
+    weights = jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    inputs = jnp.full((3, 2), 0.5)  # the same point three times
+    estimates = jacobian_frobenius_projected(lambda x: x @ weights, inputs, key=jax.random.key(0))
+    again = jacobian_frobenius_projected(lambda x: x @ weights, inputs, key=jax.random.key(0))
+    assert len(set(estimates.tolist())) == 3
+    np.testing.assert_array_equal(estimates, again)
+
+
+def test_no_projection_is_refused():
+    with pytest.raises(ValueError, match="num_projections=0: must be at least 1"):
+        jacobian_frobenius_projected(lambda x: x, jnp.ones((1, 2)), key=jax.random.key(0), num_projections=0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"),
+    [
+        ({"name": "jacobian_l2"}, "'jacobian_l2'"),
+        ({"name": "none"}, "'none'"),
+        ({"name": "jacobian_l1", "outputs": "margins"}, "'margins'"),
+        ({"name": "jacobian_l1", "scale": "median"}, "'median'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(choice, named):
+    with pytest.raises(ValueError, match=named) as refusal:
+        make_penalty(**choice)
+    for known in (*PENALTIES[1:], *OUTPUTS, "sum", "mean"):
+        assert known in str(refusal.value)
+
+
+def test_memory_of_model_bs_penalty_stays_under_400_mb():
+    by_default, ten_at_once = (_temporary_megabytes(options) for options in ({}, {"outputs_per_pass": 10}))
+    assert by_default < 400
+    assert ten_at_once > 2 * by_default  # what the default saves, and proof that this measures it
+
+
+def _temporary_megabytes(options):
+    """Compile, without running it, the gradient of the exact penalty of model B at batch 128."""
+    module = create_model("B")
+    apply_fn, penalty_fn = make_apply_fn(module), make_penalty("jacobian_l1", **options)
+    inputs = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
+    labels = jax.ShapeDtypeStruct((128,), jnp.int32)
+    params = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
+
+    def penalty(params, inputs, labels):
+        return jnp.mean(penalty_fn(partial(apply_fn, params), inputs, labels=labels))
+
+    compiled = jax.jit(jax.grad(penalty)).lower(params, inputs, labels).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def test_the_default_loss_of_the_loss_penalties_is_plain_cross_entropy():
+    net = NETS["dense_tanh"]
+    inputs, labels, logits_fn = jnp.float32(net.inputs()), jnp.int32(net.labels()), net.logits_fn()
+    plain = make_penalty("loss_gradient_l2", loss_fn=optax.softmax_cross_entropy_with_integer_labels)
+    np.testing.assert_array_equal(
+        make_penalty("loss_gradient_l2")(logits_fn, inputs, labels=labels), plain(logits_fn, inputs, labels=labels)
+    )
