@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-
 import reference
+
 from jl1.models import ACTIVATIONS, Conv, Dense, SequentialNet, make_apply_fn
 
 

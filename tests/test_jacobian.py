@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
-
 import reference
+from jax.test_util import check_grads
+from networks import NETS, as_tree
+
 from jl1.jacobian import (
     entrywise_l1,
     input_gradient,
@@ -17,7 +18,6 @@ from jl1.jacobian import (
     squared_l2,
     sum_over_jacobian_rows,
 )
-from networks import NETS, as_tree
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -40,9 +40,7 @@ def test_of_a_linear_model_it_is_the_weights(features, num_outputs):
 
     expected = np.stack([weights, weights])
     np.testing.assert_array_equal(input_jacobian(outputs_fn, inputs), expected)
-    np.testing.assert_allclose(
-        l1_jacobian_norm(outputs_fn, inputs), np.abs(expected).reshape(2, -1).sum(1), rtol=1e-6
-    )
+    np.testing.assert_allclose(l1_jacobian_norm(outputs_fn, inputs), np.abs(expected).reshape(2, -1).sum(1), rtol=1e-6)
 
 
 def test_the_gradient_of_a_linear_models_norm_is_the_sign_of_its_weights():
@@ -169,6 +167,4 @@ def test_outputs_that_are_no_vector_are_refused(shape):
     with pytest.raises(AssertionError, match="rank"):
         input_jacobian(lambda example: jnp.zeros(shape) + example.sum(), jnp.ones((2, 3)))
     with pytest.raises(AssertionError, match="rank"):
-        sum_over_jacobian_rows(
-            entrywise_l1, lambda x: jnp.zeros((2, *shape)) + x.sum(), inputs=jnp.ones((2, 3))
-        )
+        sum_over_jacobian_rows(entrywise_l1, lambda x: jnp.zeros((2, *shape)) + x.sum(), inputs=jnp.ones((2, 3)))

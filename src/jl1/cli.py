@@ -1,12 +1,14 @@
 """The command `jl1`: flags and subcommands. Only this file and `display` write to the terminal."""
 
 import difflib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.console import Console
 from jl1.config import Config, validate_config
 from jl1.config_files import config_folder, field_names, load_config, run_name
 from jl1.data import prepare_dataset
+from jl1.data_cache import cache_folder
 from jl1.display import LiveReporter, PlainReporter, accuracy_table, show_result
 from jl1.errors import UserError
 from jl1.experiment import evaluate_run, train_and_evaluate
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS:
         _say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
         return _EXIT_BAD_INPUT
+    _keep_compiled_programs()
     try:
         return _COMMANDS[command](arguments)
     except InterruptedEarlyError as error:
@@ -66,6 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(errors, "interrupted; the same command goes on with it")
         return _EXIT_INTERRUPTED
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles in jl1's cache folder, unless JAX_COMPILATION_CACHE_DIR names another."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _train(arguments: list[str]) -> int:

@@ -157,7 +157,7 @@ def _result(config: Config, training: Trainer, figures: dict[str, Any]) -> dict[
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(training.evaluated_params())),
         "num_epochs": training.num_epochs,
         "stopped_because": training.stopped_because,
-        "validation_accuracy": training.accuracies[-1],
+        "validation_accuracy": training.validation_accuracy,
         **figures,
         "seconds": {name: round(seconds, 3) for name, seconds in training.stopwatch.seconds.items()},
         "versions": records.versions(),

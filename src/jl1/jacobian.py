@@ -13,7 +13,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Jacobian, OutputsFn, PerExample
 
@@ -117,7 +117,7 @@ def sum_over_jacobian_rows(
     num_outputs = outputs.shape[1]
 
     @jax.checkpoint
-    def one_output(index: Float[Array, ""]) -> PerExample:
+    def one_output(index: Int[Array, ""]) -> PerExample:
         cotangent = jnp.broadcast_to(jax.nn.one_hot(index, num_outputs, dtype=outputs.dtype), outputs.shape)
         return row_fn(pullback(cotangent)[0])
 

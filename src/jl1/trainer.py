@@ -74,6 +74,11 @@ class Trainer:
         """Return the parameters that the config wants evaluated: the last ones, or the best."""
         return self._best_params or self._state.params
 
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the evaluated parameters."""
+        return max(self.accuracies) if self._best_params else self.accuracies[-1]
+
     def run(self, workdir: Path, should_stop: Callable[[], bool]) -> None:
         """Train until the config's rule, its number of epochs, or `should_stop` ends it."""
         with records.event_writer(workdir, self.num_epochs, wanted=self._config.log.tensorboard) as add_events:

@@ -1,0 +1,149 @@
+"""The command line, as a user runs it."""
+
+import json
+import signal
+import time
+
+import pytest
+from quick import OVERRIDES, final_params, quick_config, run_jl1, same_bits, start_jl1
+
+from jl1.cli import main
+from jl1.config_files import config_to_dict, run_name
+from jl1.experiment import train_and_evaluate
+
+PLAIN = ("--config=quickstart:plain", *OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What `jl1 train` prints and leaves, in a folder made from the config."""
+    cwd = tmp_path_factory.mktemp("user")
+    status, output = run_jl1("train", *PLAIN, cwd=cwd)
+    return cwd, status, output
+
+
+def test_train_prints_every_epoch_a_table_and_where_the_files_are(trained):
+    cwd, status, output = trained
+    assert status == 0, output
+    (workdir,) = (cwd / "runs").iterdir()
+    assert workdir.name == run_name(quick_config())
+    assert "4,000 training / 500 validation / 500 test" in output
+    for expected in ("epoch   1/3", "epoch   3/3", "examples/s", "left", "validation", f"files: runs/{workdir.name}"):
+        assert expected in output
+    result = json.loads((workdir / "result.json").read_text())
+    for row in result["accuracies"]:
+        assert f"{100 * row['accuracy']:.2f}" in output
+    assert "Warning" not in output
+    assert "Traceback" not in output
+
+
+def test_a_second_train_is_refused_and_says_what_to_do(trained):
+    cwd, _, _ = trained
+    status, output = run_jl1("train", *PLAIN, cwd=cwd)
+    assert status == 2
+    assert "holds the finished run" in output
+    assert "--config.seed" in output
+
+
+def test_evaluate_adds_rows_to_the_run(trained):
+    cwd, _, _ = trained
+    (workdir,) = (cwd / "runs").iterdir()
+    flags = ("--attacks=pgd", "--epsilons=0.05,0.1", "--pgd_steps=4", "--pgd_restarts=2")
+    status, output = run_jl1("evaluate", f"--workdir={workdir}", *flags, cwd=cwd)
+    assert status == 0, output
+    assert "pgd-4 x 2" in output
+    rows = json.loads((workdir / "evaluation.json").read_text())["accuracies"]
+    assert [(row["attack"], row["epsilon"], row["num_steps"], row["num_restarts"]) for row in rows] == [
+        ("pgd", 0.05, 4, 2),
+        ("pgd", 0.1, 4, 2),
+    ]
+
+
+def test_a_run_killed_at_any_moment_and_started_again_ends_with_the_same_bits(tmp_path):
+    flags = ("train", "--config=quickstart", *OVERRIDES, "--config.training.num_epochs=6", "--workdir=run")
+    config = quick_config("quickstart", training__num_epochs=6)
+    straight = train_and_evaluate(config, tmp_path / "straight")
+    kills = 0
+    for moment in (0.3, 1.1, 2.6):  # seconds after the first sign of life: in training, saving or evaluation
+        process = start_jl1(*flags, cwd=tmp_path)
+        process.stdout.readline()
+        time.sleep(moment)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert kills >= 1
+    if not (tmp_path / "run" / "result.json").exists():
+        status, output = run_jl1(*flags, cwd=tmp_path)
+        assert status == 0, output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "run"))
+    assert result["accuracies"] == straight["accuracies"]
+    assert result["l1_jacobian_norm"] == straight["l1_jacobian_norm"]
+    assert result["config"] == config_to_dict(config)
+
+
+def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
+    flags = ("--config.training.num_epochs=100", "--workdir=run")
+    process = start_jl1("train", "--config=quickstart:plain", *OVERRIDES, *flags, cwd=tmp_path)
+    while "epoch   2/100" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the last whole epoch is evaluated" in output
+    assert "(interrupted)" in output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stopped_because"] == "interrupted"
+    assert 2 <= result["num_epochs"] < 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian'"),
+        (["train", "--config.penalty.lamm=1"], r"no field config.penalty.lamm; did you mean config.penalty.lam?"),
+        (["train", "--config.penalty.lam=much"], "could not convert string to float: 'much'"),
+        (["train", "--config.training.num_epochs=1.5"], "invalid literal for int"),
+        (["train", "--config=quickstat"], "Did you mean quickstart?"),
+        (["train", "--config=nowhere.py"], "no config 'nowhere.py'"),
+        (["train", "--config"], "no config ''"),
+        (["train", "--workdri=x"], "Did you mean: workdir"),
+        (["train", "quickstart"], "did not understand 'quickstart'"),
+        (["train", "--config.model.name=D"], "must be one of A, B, C"),
+        (["train", "--config.penalty.lam=-1"], "at least 0"),
+        (["train", "--config.training.batch_size=4001"], "there are only 4,000 examples"),
+        (["train", "--config.model.name=B", "--config.model.padding=SAME"], "needs 2 of SAME or VALID"),
+        (["train", "--config=train", "--config.data.name=kmnist"], "jl1 prepare --config.data.name=kmnist"),
+        (["train", "--config=train", "--config.data.dir=nowhere"], "nowhere"),
+        (["evaluate"], "needs --workdir"),
+        (["evaluate", "--workdir=nowhere"], "nowhere is not the folder of a jl1 run"),
+        (["evaluate", "--workdir=x", "--epsilons=0.1,8"], "'8' is not a number in [0, 1]"),
+        (["evaluate", "--workdir=x", "--attacks=fgsm,cw"], "no attack cw; there are clean, fgsm, pgd"),
+        (["evaluate", "--workdir=x", "--pgd_steps=0"], "0 is not a positive integer"),
+        (["prepare", "--config.data.name=mnist_5"], "did you mean mnist_5k"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err.replace("\n", " ")
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_the_commands_and_the_configs(capsys):
+    assert main(["help"]) == 0
+    text = capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    for word in ("jl1 train", "jl1 evaluate", "jl1 prepare", "quickstart", "train"):
+        assert word in text
+
+
+def test_prepare_says_what_it_did(capsys):
+    assert main(["prepare", "--config.data.name=mnist_5k"]) == 0
+    assert "mnist_5k" in capsys.readouterr().out

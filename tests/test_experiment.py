@@ -1,0 +1,249 @@
+"""Whole runs on real digits: what they leave, that they repeat, and how they end when something goes wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from quick import final_params, quick_config, same_bits
+
+from jl1 import records
+from jl1.data import load_dataset
+from jl1.errors import UserError
+from jl1.experiment import evaluate_run, train_and_evaluate
+from jl1.reporting import Reporter
+from jl1.scoring import AttackOptions
+from jl1.trainer import DivergedError, InterruptedEarlyError
+
+DEFENDED = {"penalty__name": "class_sum_l1", "penalty__lam": 1.0, "adversarial__epsilon": 0.1}
+"""Every branch of the loss but the slow one: the penalty needs one reverse pass instead of ten."""
+
+
+class Recorder(Reporter):
+    """Keeps all it is told."""
+
+    def __init__(self):
+        self.epochs, self.pieces, self.notices, self.measurements = [], 0, [], set()
+
+    def trained(self, epoch, done, total, row):
+        self.pieces += 1
+
+    def finished_epoch(self, row):
+        self.epochs.append(row["epoch"])
+
+    def measured(self, what, done, total):
+        self.measurements.add(what)
+
+    def notice(self, text):
+        self.notices.append(text)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with penalty, twins and best weights kept; tests copy it before they change it."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    result = train_and_evaluate(quick_config("quickstart", **DEFENDED, training__weights="best"), workdir)
+    return workdir, result
+
+
+def test_a_result_has_the_documented_fields(finished):
+    workdir, result = finished
+    assert json.loads((workdir / "result.json").read_text()) == result
+    assert set(result) == {
+        *("schema", "config", "seed", "num_params", "num_epochs", "stopped_because", "validation_accuracy"),
+        *("accuracies", "l1_jacobian_norm", "seconds", "versions", "device"),
+    }
+    assert (result["schema"], result["num_params"], result["num_epochs"]) == ("jl1.result/1", 567434, 3)
+    assert result["stopped_because"] == "num_epochs"
+    assert set(result["seconds"]) == {"compile", "train", "evaluate"}
+    assert all(seconds > 0 for seconds in result["seconds"].values())
+    assert set(result["l1_jacobian_norm"]) == {"logits", "probs"}
+    rows = [(row["attack"], row["epsilon"], row["labels"]) for row in result["accuracies"]]
+    expected = [("clean", 0.0, "true"), ("fgsm", 0.1, "true"), ("fgsm", 0.1, "predicted"), ("pgd", 0.1, "true")]
+    assert rows == expected
+    assert all(0 <= row["accuracy"] <= 1 and row["num_examples"] == 500 for row in result["accuracies"])
+
+
+def test_a_run_learns_and_its_metrics_say_so(finished):
+    workdir, result = finished
+    metrics = records.read_metrics(workdir)
+    assert [row["epoch"] for row in metrics] == [1, 2, 3]
+    assert metrics[-1]["cross_entropy"] < metrics[0]["cross_entropy"]
+    for row in metrics:
+        assert row["loss"] == pytest.approx(row["cross_entropy"] + 1.0 * row["penalty"], rel=1e-5)
+    assert result["accuracies"][0]["accuracy"] > 0.7
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(finished, tmp_path):
+    workdir, result = finished
+    again = train_and_evaluate(quick_config("quickstart", **DEFENDED, training__weights="best"), tmp_path / "again")
+    assert same_bits(final_params(workdir), final_params(tmp_path / "again"))
+    assert again["accuracies"] == result["accuracies"]
+    assert again["l1_jacobian_norm"] == result["l1_jacobian_norm"]
+    other = quick_config("quickstart", **DEFENDED, training__weights="best", seed=1)
+    train_and_evaluate(other, tmp_path / "other")
+    assert not same_bits(final_params(workdir), final_params(tmp_path / "other"))
+
+
+def test_seeds_can_be_set_one_by_one(tmp_path):
+    runs = {}
+    for name, seeds in {"all": {"seed": 5}, "each": {"seeds__init": 5, "seeds__order": 5, "seeds__attack": 5}}.items():
+        train_and_evaluate(quick_config(training__num_epochs=1, **seeds), tmp_path / name)
+        runs[name] = final_params(tmp_path / name)
+    train_and_evaluate(quick_config(training__num_epochs=1, seed=5, seeds__order=6), tmp_path / "order")
+    assert same_bits(runs["all"], runs["each"])
+    assert not same_bits(runs["all"], final_params(tmp_path / "order"))
+
+
+def test_a_finished_run_is_refused_before_anything_is_touched(finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(UserError, match="holds the finished run"):
+        train_and_evaluate(quick_config("quickstart", **DEFENDED, training__weights="best"), workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_run_whose_evaluation_was_lost_is_only_evaluated_again(finished, tmp_path):
+    workdir, result = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "result.json").unlink()
+    recorder = Recorder()
+    again = train_and_evaluate(
+        quick_config("quickstart", **DEFENDED, training__weights="best"), copy, reporter=recorder
+    )
+    assert recorder.epochs == []
+    assert again["accuracies"] == result["accuracies"]
+
+
+def test_an_interrupted_run_is_evaluated_as_it_is_and_goes_on_to_the_same_bits(tmp_path):
+    config = quick_config()
+    straight = train_and_evaluate(config, tmp_path / "straight")
+    recorder = Recorder()
+    stopped = train_and_evaluate(
+        config, tmp_path / "stopped", reporter=recorder, should_stop=lambda: len(recorder.epochs) == 2
+    )
+    assert (stopped["stopped_because"], stopped["num_epochs"]) == ("interrupted", 2)
+    resumed = train_and_evaluate(config, tmp_path / "stopped", reporter=recorder)
+    assert recorder.epochs == [1, 2, 3]
+    assert same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "stopped"))
+    assert resumed["accuracies"] == straight["accuracies"]
+    assert [row["epoch"] for row in records.read_metrics(tmp_path / "stopped")] == [1, 2, 3]
+
+
+def test_an_interruption_before_the_first_epoch_says_so(tmp_path):
+    with pytest.raises(InterruptedEarlyError, match="before the first epoch was over"):
+        train_and_evaluate(quick_config(), tmp_path / "run", should_stop=lambda: True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's other reads fail too
+def test_a_damaged_newest_checkpoint_costs_one_epoch_and_nothing_else(finished, tmp_path):
+    workdir, result = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "result.json").unlink()
+    arrays = max((copy / "checkpoints" / "3" / "arrays").rglob("*"), key=lambda path: path.stat().st_size)
+    arrays.write_bytes(b"rubbish")
+    recorder = Recorder()
+    again = train_and_evaluate(
+        quick_config("quickstart", **DEFENDED, training__weights="best"), copy, reporter=recorder
+    )
+    assert "checkpoint of epoch 3 is damaged" in recorder.notices[0]
+    assert recorder.epochs == [3]
+    assert again["accuracies"] == result["accuracies"]
+    assert same_bits(final_params(workdir), final_params(copy))
+
+
+def test_the_checkpoint_of_another_model_is_refused(finished, tmp_path):
+    workdir, _ = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["training"]["weights"] = "last"
+    config["model"]["name"] = "A"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is of another model"):
+        evaluate_run(copy, options=AttackOptions((0.1,)))
+
+
+def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypatch):
+    workdir, _ = finished
+    data = load_dataset("mnist_5k")
+    changed = data._replace(fingerprint="0" * 64)
+    monkeypatch.setattr("jl1.problems.load_dataset", lambda *_, **__: changed)
+    with pytest.raises(UserError, match="not those that the checkpoint of epoch 3 was trained on"):
+        evaluate_run(workdir, options=AttackOptions((0.1,)))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_checkpoint_and_cause(tmp_path):
+    config = quick_config("quickstart", penalty__name="jacobian_frobenius", optimizer__learning_rate=1e5)
+    message = r"not finite at step \d+ \(epoch 1\); there is no checkpoint.*the penalty overflowed.*penalty\.lam"
+    with pytest.raises(DivergedError, match=message):
+        train_and_evaluate(config, tmp_path / "run")
+    assert records.read_result(tmp_path / "run") is None
+
+
+def test_divergence_in_a_later_epoch_names_the_last_good_checkpoint(tmp_path):
+    config = quick_config(optimizer__learning_rate=1e17, training__num_epochs=9, training__batch_size=4000)
+    with pytest.raises(DivergedError, match=r"the last good checkpoint is that of epoch \d.*learning_rate"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_stopping_early_is_recorded_with_its_rule(tmp_path):
+    config = quick_config(training__stopping="patience", training__stopping_epochs=1, optimizer__learning_rate=0.0)
+    result = train_and_evaluate(config, tmp_path / "run")
+    assert (result["stopped_because"], result["num_epochs"]) == ("patience", 2)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
+    """Training without learning keeps the first epoch's weights as the best, whatever comes after."""
+    config = quick_config(training__weights="best", optimizer__learning_rate=0.05, training__num_epochs=4)
+    result = train_and_evaluate(config, tmp_path / "run")
+    accuracies = [row["validation_accuracy"] for row in records.read_metrics(tmp_path / "run")]
+    config.evaluation.points = "validation"
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    (tmp_path / "copy" / "result.json").unlink()
+    (tmp_path / "copy" / "config.json").write_text(
+        (tmp_path / "run" / "config.json").read_text().replace('"points": "test"', '"points": "validation"')
+    )
+    again = train_and_evaluate(config, tmp_path / "copy")
+    assert again["accuracies"][0]["accuracy"] == pytest.approx(max(accuracies), abs=1e-12)
+    assert result["validation_accuracy"] == pytest.approx(max(accuracies), abs=1e-12)
+
+
+def test_a_run_is_evaluated_again_with_stronger_attacks_and_rows_are_kept_by_what_they_measure(finished, tmp_path):
+    workdir, result = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    same = AttackOptions((0.1,), pgd_steps=2)
+    assert evaluate_run(copy, options=same) == result["accuracies"]
+    recorder = Recorder()
+    rows = evaluate_run(
+        copy, options=AttackOptions((0.1,), pgd_steps=8, pgd_restarts=2), attacks=("pgd",), reporter=recorder
+    )
+    assert recorder.measurements == {"pgd 0.1 (true labels)"}
+    assert rows[0]["accuracy"] <= result["accuracies"][-1]["accuracy"]
+    assert len(records.read_evaluation(copy)) == len(result["accuracies"]) + 1
+    evaluate_run(copy, options=same)
+    assert len(records.read_evaluation(copy)) == len(result["accuracies"]) + 1
+    assert json.loads((copy / "result.json").read_text()) == result
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"penalty__name": "loss_gradient_l2", "penalty__lam": 1.0},
+        {"penalty__name": "loss_gradient_l1", "penalty__lam": 0.1, "model__activation": "gelu"},
+        {"adversarial__epsilon": 0.1, "adversarial__labels": "predicted", "adversarial__coupling": "sum"},
+        {"adversarial__epsilon": 0.1, "adversarial__random_start": True, "adversarial__smoothing": 0.1},
+        {"training__smoothing_form": "off_label", "model__init": "fan_in_normal", "data__split": "random"},
+        {"training__stopping": "successive_difference", "training__stopping_epochs": 1},
+    ],
+    ids=lambda fields: "+".join(field.partition("__")[2] for field in fields),
+)
+def test_every_reading_of_the_paper_trains(fields, tmp_path):
+    result = train_and_evaluate(quick_config(training__num_epochs=2, **fields), tmp_path / "run")
+    assert result["accuracies"][0]["accuracy"] > 0.5
+    assert np.isfinite(result["l1_jacobian_norm"]["logits"])
+
+
+def test_event_files_are_written_when_asked_for(tmp_path):
+    train_and_evaluate(quick_config(log__tensorboard=True, training__num_epochs=1), tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"validation_accuracy" in events.read_bytes()

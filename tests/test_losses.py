@@ -1,0 +1,273 @@
+"""Cross-entropy by hand, Eq. 3 and its coupling against an oracle, and what may neither flow nor compile."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+from networks import NETS, as_tree
+
+from jl1.attacks.fgsm import fgsm
+from jl1.losses import (
+    LossTerms,
+    cross_entropy,
+    cross_entropy_off_label,
+    defended_loss,
+    make_loss,
+    penalised_loss,
+    summed_defended_loss,
+)
+from jl1.penalties import PENALTIES, make_penalty
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+NET = NETS["dense_tanh"]
+INPUTS, LABELS = NET.inputs(5), NET.labels(5)
+PARAMS = NET.params()
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "on_label", "elsewhere"), [(cross_entropy, 0.91, 0.01), (cross_entropy_off_label, 0.9, 0.1 / 9)]
+)
+def test_smoothing_by_hand(loss_fn, on_label, elsewhere):
+    # ten classes, half of the probability on class 3 and a ninth of the rest on each other one
+    probs = np.full(10, 0.5 / 9)
+    probs[3] = 0.5
+    right, wrong = (loss_fn(jnp.log(probs)[None] + 2, jnp.array([label]), smoothing=0.1)[0] for label in (3, 7))
+    np.testing.assert_allclose(right, on_label * np.log(2) + 9 * elsewhere * np.log(18), rtol=1e-6)
+    on_both = elsewhere * np.log(2) + (on_label + 8 * elsewhere) * np.log(18)
+    np.testing.assert_allclose(wrong, on_both, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss_fn", [cross_entropy, cross_entropy_off_label])
+def test_without_smoothing_it_is_minus_the_log_of_the_labels_probability(loss_fn):
+    logits = jnp.array([[1.0, -2.0, 0.5], [300.0, -300.0, 0.0]])  # no overflow either
+    expected = [-np.log(np.exp(0.5) / np.exp([1.0, -2.0, 0.5]).sum()), 600.0]
+    np.testing.assert_allclose(loss_fn(logits, jnp.array([2, 1])), expected, rtol=1e-6)
+
+
+def test_full_smoothing_forgets_the_label():
+    logits = jnp.array([[1.0, -2.0, 0.5, 3.0]] * 4)
+    for values in (
+        cross_entropy(logits, jnp.arange(4), smoothing=1.0),
+        cross_entropy_off_label(logits, jnp.arange(4), smoothing=0.75),  # (c - 1)/c off the label is 1/c on each
+    ):
+        np.testing.assert_allclose(values, values[:1].repeat(4), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "on_label", "elsewhere"),
+    [(cross_entropy, 0.9 + 0.1 / 3, 0.1 / 3), (cross_entropy_off_label, 0.9, 0.05)],
+)
+def test_the_slope_of_cross_entropy_is_probability_minus_target(loss_fn, on_label, elsewhere, x64):
+    logits = jnp.array([[0.3, -1.0, 2.0]])
+    slope = jax.grad(lambda logits: loss_fn(logits, jnp.array([1]), smoothing=0.1)[0])(logits)
+    target = np.array([[elsewhere, on_label, elsewhere]])
+    np.testing.assert_allclose(slope, reference.softmax(np.asarray(logits)) - target, rtol=1e-12)
+
+
+def oracle_terms(params, *, lam, epsilon, smoothing):
+    """Compute Eq. 3 on the points and on their FGSM twins, in NumPy: cross-entropy and penalty of each point."""
+    targets = (1 - smoothing) * np.eye(3)[LABELS] + smoothing / 3
+    logits, jacobian = NET.reference(params, INPUTS)
+    gradient = ((reference.softmax(logits) - np.eye(3)[LABELS])[:, :, None] * jacobian).sum(axis=1)
+    twins = np.clip(INPUTS + epsilon * np.sign(gradient), 0.0, 1.0)
+    crosses, penalties = [], []
+    for points in (INPUTS, twins):
+        logits, jacobian = NET.reference(params, points)
+        crosses.append(reference.cross_entropy(logits, targets))
+        penalties.append(reference.penalty("jacobian_l1", "probs", logits, jacobian, LABELS))
+    cross, penalty = np.mean(crosses, axis=0), np.mean(penalties, axis=0)
+    return cross + lam * penalty, cross, penalty
+
+
+@pytest.fixture(scope="module", params=[(0.7, 0.2), (0.7, 0.0), (0.0, 0.2)], ids=["both", "no twins", "no penalty"])
+def coupled(request):
+    """Return lambda and epsilon, and jl1's mean loss, terms and gradient there, in float64."""
+    lam, epsilon = request.param
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        loss = make_loss(NET.apply_fn, outputs="probs", smoothing=0.1)
+        (value, terms), slope = jax.value_and_grad(loss, has_aux=True)(
+            as_tree(PARAMS), jnp.asarray(INPUTS), jnp.asarray(LABELS), lam=lam, epsilon=epsilon
+        )
+    return {"lam": lam, "epsilon": epsilon, "smoothing": 0.1}, value, terms, slope
+
+
+def test_the_coupled_loss_is_the_oracles(coupled):
+    options, value, terms, _ = coupled
+    expected = [term.mean() for term in oracle_terms(PARAMS, **options)]
+    np.testing.assert_allclose([float(term) for term in terms], expected, rtol=1e-10)
+    assert value == terms.total
+
+
+def test_the_coupled_gradient_is_the_oracles(coupled):
+    options, _, _, slope = coupled
+    for index, layer in enumerate(("layer_0", "layer_1", "output")):
+        kernel, bias = PARAMS[index]
+
+        def of_kernel(kernel, index=index, bias=bias):
+            params = [*PARAMS[:index], (kernel, bias), *PARAMS[index + 1 :]]
+            return oracle_terms(params, **options)[0].mean()
+
+        # the twins' signs do not change within a step, so the differences hold the twins as still as jl1 must
+        expected = reference.differences(of_kernel, kernel)
+        np.testing.assert_allclose(slope[layer]["kernel"], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
+def inputs_and_labels():
+    return jnp.float32(INPUTS), jnp.int32(LABELS)
+
+
+def terms_at(loss, params=PARAMS, **options):
+    """Evaluate a loss of one example each at the module's points, in float32."""
+    inputs, labels = inputs_and_labels()
+    logits_fn = partial(NET.apply_fn, as_tree(params))
+    return jax.jit(lambda inputs: loss(logits_fn, inputs, labels=labels, **options))(inputs)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 10.0])
+def test_the_loss_is_affine_in_lambda(lam):
+    terms = terms_at(penalised_loss, lam=lam, penalty_fn=make_penalty("jacobian_l1"))
+    np.testing.assert_allclose(terms.total, terms.cross_entropy + lam * terms.penalty, rtol=1e-6)
+    np.testing.assert_array_equal(terms.cross_entropy, terms_at(penalised_loss, lam=3.0, penalty_fn=None).total)
+    assert (terms.penalty > 0.1).all()
+    assert terms.total.shape == (5,)
+
+
+def test_epsilon_0_is_equation_3():
+    options = {"lam": 0.5, "penalty_fn": make_penalty("class_sum_l1", outputs="log_probs")}
+    for one, other in zip(
+        terms_at(defended_loss, epsilon=0.0, **options), terms_at(penalised_loss, **options), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_the_summed_loss_is_twice_the_mean_one():
+    options = {"lam": 0.5, "epsilon": 0.1, "penalty_fn": make_penalty("class_sum_l1")}
+    for one, other in zip(terms_at(summed_defended_loss, **options), terms_at(defended_loss, **options), strict=True):
+        np.testing.assert_allclose(one, 2 * other, rtol=1e-6)
+
+
+def test_the_twins_are_constants_even_of_an_attack_that_is_not():
+    inputs, labels = inputs_and_labels()
+    params = as_tree(PARAMS)
+    options = {"labels": labels, "lam": 0.5, "penalty_fn": make_penalty("class_sum_l1")}
+
+    def leaking(logits_fn, inputs, **_):
+        return inputs + 0.01 * jnp.sum(logits_fn(inputs))
+
+    @partial(jax.jit, static_argnums=0)
+    def slope_of(attack_fn):
+        def mean_loss(params):
+            terms = defended_loss(partial(NET.apply_fn, params), inputs, epsilon=0.1, attack_fn=attack_fn, **options)
+            return jnp.mean(terms.total)
+
+        return jax.grad(mean_loss)(params)
+
+    for attack_fn in (leaking, fgsm):
+        twins = attack_fn(partial(NET.apply_fn, params), inputs, labels=labels, epsilon=0.1)
+        still = slope_of(lambda *_, twins=twins, **__: twins)
+        for one, other in zip(jax.tree.leaves(slope_of(attack_fn)), jax.tree.leaves(still), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [None, "loss_gradient_l1"])
+def test_examples_do_not_interact(penalty):
+    inputs, labels = inputs_and_labels()
+    logits_fn, order = partial(NET.apply_fn, as_tree(PARAMS)), np.array([4, 2, 0, 1, 3])
+    penalty_fn = penalty and make_penalty(penalty)
+
+    @jax.jit
+    def total(inputs, labels):
+        return defended_loss(logits_fn, inputs, labels=labels, lam=0.5, epsilon=0.1, penalty_fn=penalty_fn).total
+
+    whole = total(inputs, labels)
+    np.testing.assert_allclose(total(inputs[order], labels[order]), whole[order], rtol=1e-5)
+    parts = [total(inputs[rows], labels[rows]) for rows in (slice(0, 2), slice(2, 5))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5)
+
+
+def test_jit_changes_nothing():
+    inputs, labels = inputs_and_labels()
+    options = {"lam": 0.5, "epsilon": 0.1, "penalty_fn": make_penalty("jacobian_l1", outputs="probs")}
+    plain = defended_loss(partial(NET.apply_fn, as_tree(PARAMS)), inputs, labels=labels, **options)
+    for one, other in zip(plain, terms_at(defended_loss, **options), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adversarial", [True, False])
+def test_one_trace_serves_a_whole_sweep(adversarial):
+    traces = []
+
+    def apply_fn(weights, inputs):
+        traces.append(inputs.shape)
+        return inputs @ weights
+
+    loss = make_loss(apply_fn, adversarial=adversarial)
+    slope_fn = jax.jit(jax.grad(loss, has_aux=True))
+    arguments = jnp.ones((4, 3)), *inputs_and_labels()
+    values = set()
+    for lam in (0.0, 0.1, 50.0):
+        for epsilon in (0.0, 0.3):
+            values.add(float(loss(*arguments, lam=lam, epsilon=epsilon)[0]))
+            slope_fn(*arguments, lam=lam, epsilon=epsilon)
+            if len(values) == 1:
+                first = len(traces)
+    assert len(traces) == first
+    assert len(values) == 3  # of equal columns the twins are the points, and lambda still counts
+
+
+def test_without_a_penalty_no_derivative_is_compiled():
+    loss = make_loss(NET.apply_fn, penalty="none", adversarial=False, smoothing=0.0)
+    defended = make_loss(NET.apply_fn, adversarial=False, smoothing=0.0)
+    arguments = as_tree(PARAMS), *inputs_and_labels()
+
+    def plain(params, inputs, labels):
+        logits = NET.apply_fn(params, inputs)
+        return jnp.mean(optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, 3)))
+
+    def cost(function, **options):
+        lowered = jax.jit(jax.grad(function)).lower(*arguments, **options)
+        return lowered.as_text().count("dot_general"), lowered.compile().cost_analysis()["flops"]
+
+    products, flops = cost(lambda *args, lam: loss(*args, lam=lam)[0], lam=0.0)
+    plain_products, plain_flops = cost(plain)
+    assert products == plain_products == 3 + 2 + 3  # forward, to the hidden values, to the kernels
+    assert flops == pytest.approx(plain_flops, rel=0.05)  # smoothing's few operations
+    assert cost(lambda *args, lam: defended(*args, lam=lam)[0], lam=0.0)[0] > products
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("adversarial", [True, False])
+def test_make_loss_is_the_mean_of_the_terms_that_it_names(penalty, adversarial):
+    inputs, labels = inputs_and_labels()
+    loss_fn = partial(cross_entropy, smoothing=0.2)
+    weights = jnp.asarray(np.random.default_rng(4).normal(size=(4, 3)), jnp.float32)
+    options = {"outputs": "log_probs", "scale": "mean"}
+    penalty_fn = None if penalty == "none" else make_penalty(penalty, loss_fn=loss_fn, **options)
+    coupling = {"epsilon": 0.1} if adversarial else {}
+    terms = (defended_loss if adversarial else penalised_loss)(
+        lambda x: x @ weights, inputs, labels=labels, lam=2.0, penalty_fn=penalty_fn, loss_fn=loss_fn, **coupling
+    )
+    loss = make_loss(lambda weights, x: x @ weights, penalty=penalty, adversarial=adversarial, smoothing=0.2, **options)
+    value, means = loss(weights, inputs, labels, lam=2.0, epsilon=0.1)
+    assert isinstance(means, LossTerms)
+    np.testing.assert_allclose([value, *means], [np.mean(term) for term in (terms.total, *terms)], rtol=1e-5)
+
+
+def test_make_loss_refuses_an_unknown_penalty_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'jacobean_l1'.*jacobian_l1, class_sum_l1"):
+        make_loss(NET.apply_fn, penalty="jacobean_l1")
+
+
+def test_logits_of_one_example_are_refused():
+    with pytest.raises(AssertionError, match="rank"):
+        penalised_loss(lambda x: x[0], jnp.ones((2, 3)), labels=jnp.array([0, 1]), lam=0.0, penalty_fn=None)
+
+
+def test_twins_of_another_shape_are_refused():
+    with pytest.raises(AssertionError, match="shape"):
+        terms_at(defended_loss, lam=0.0, epsilon=0.1, penalty_fn=None, attack_fn=lambda _, x, **__: x[:, :2])
