@@ -67,6 +67,7 @@ class LiveReporter(PlainReporter):
         )
         self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
         self._task: TaskID | None = None
+        self._validation = "-"
 
     def __enter__(self) -> "LiveReporter":
         self._progress.start()
@@ -77,10 +78,15 @@ class LiveReporter(PlainReporter):
 
     def trained(self, epoch: int, done: int, total: int, row: dict[str, Any]) -> None:
         """Move the bar of the whole training."""
-        facts = f"{_losses(row)}  {row['examples_per_second']:.0f} examples/s"
+        facts = f"{_losses(row)}  validation {self._validation}  {row['examples_per_second']:.0f} examples/s"
         everything = total * (self._max_epochs - self._epochs_before)
         done_here = total * (epoch - 1 - self._epochs_before) + done
         self._move(f"epoch {epoch}/{self._max_epochs}", done_here, everything, facts)
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """Write the line of an epoch above the bar."""
+        self._validation = f"{row['validation_accuracy']:.2%}"
+        super().finished_epoch(row)
 
     def measured(self, what: str, done: int, total: int) -> None:
         """Move the bar of one figure."""
@@ -117,7 +123,9 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
     """Show the final figures of a run and where its files are."""
     num_points = result["accuracies"][0]["num_examples"]
     points = result["config"]["evaluation"]["points"]
-    title = f"accuracy on {num_points:,} {points} points after {result['num_epochs']} epochs ({result['stopped_because']})"
+    title = (
+        f"accuracy on {num_points:,} {points} points after {result['num_epochs']} epochs ({result['stopped_because']})"
+    )
     console.print(accuracy_table(result["accuracies"], title))
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]
     lines = [

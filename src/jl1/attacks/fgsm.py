@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.attacks.ball import check_radius, project, random_start
 from jl1.jacobian import input_gradient
 
 
@@ -44,12 +45,16 @@ def fgsm(
     Returns:
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper].
 
+    Raises:
+        ValueError: A number for epsilon that is negative or above upper - lower.
+
     Example:
         >>> import jax.numpy as jnp
         >>> weights = jnp.array([[1.0, -1.0], [2.0, 0.0]])
         >>> fgsm(lambda x: x @ weights, jnp.full((1, 2), 0.5), labels=jnp.array([0]), epsilon=0.25).tolist()
         [[0.25, 0.25]]
     """
+    check_radius(epsilon, lower, upper)
     gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), inputs)
     return jax.lax.stop_gradient(jnp.clip(inputs + epsilon * jnp.sign(gradient), lower, upper))
 
@@ -81,14 +86,16 @@ def fgsm_random_start(
 
     Returns:
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
+
+    Raises:
+        ValueError: A number for epsilon that is negative or above upper - lower.
     """
+    check_radius(epsilon, lower, upper)
     step_size = 1.25 * epsilon if step_size is None else step_size
-    noise = jax.random.uniform(key, inputs.shape, inputs.dtype, -1.0, 1.0)
-    start = jnp.clip(inputs + epsilon * noise, lower, upper)
+    start = random_start(key, inputs, epsilon=epsilon, lower=lower, upper=upper)
     gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), start)
     stepped = start + step_size * jnp.sign(gradient)
-    in_ball = jnp.clip(stepped, inputs - epsilon, inputs + epsilon)
-    return jax.lax.stop_gradient(jnp.clip(in_ball, lower, upper))
+    return jax.lax.stop_gradient(project(stepped, inputs, epsilon=epsilon, lower=lower, upper=upper))
 
 
 def predicted_labels(logits_fn: LogitsFn, inputs: Inputs) -> Labels:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, PerExample, PRNGKey, Scalar
+from jl1.attacks.ball import check_radius, project, random_start
 
 
 class _Best(NamedTuple):
@@ -62,17 +63,17 @@ def pgd(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` or `num_restarts` below 1, or several restarts without a key (they
-            would all be the same).
+        ValueError: `num_steps` or `num_restarts` below 1, several restarts without a key (they would all
+            be the same), or a number for epsilon that is negative or above upper - lower.
     """
+    check_radius(epsilon, lower, upper)
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
     if key is None and num_restarts > 1:
         raise ValueError(f"num_restarts={num_restarts} needs a key: without random starts all are the same")
     step_size = 2.5 * epsilon / num_steps if step_size is None else step_size
 
-    def project(points: Inputs) -> Inputs:
-        return jnp.clip(jnp.clip(points, inputs - epsilon, inputs + epsilon), lower, upper)
+    ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
 
     def loss_and_logits(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
         logits = logits_fn(points)
@@ -83,13 +84,10 @@ def pgd(
         points, best = carry
         gradient, (losses, fooled) = jax.grad(loss_and_logits, has_aux=True)(points)
         best = _keep_better(best, _Best(points, losses, fooled))
-        return project(points + step_size * jnp.sign(gradient)), best
+        return project(points + step_size * jnp.sign(gradient), inputs, **ball), best
 
     def restart(index: Scalar, best: _Best) -> _Best:
-        start = inputs
-        if key is not None:
-            noise_key = jax.random.fold_in(key, index)
-            start = project(inputs + epsilon * jax.random.uniform(noise_key, inputs.shape, inputs.dtype, -1.0, 1.0))
+        start = inputs if key is None else random_start(jax.random.fold_in(key, index), inputs, **ball)
         points, best = jax.lax.fori_loop(0, num_steps, step, (start, best))
         return _keep_better(best, _Best(points, *loss_and_logits(points)[1]))
 
