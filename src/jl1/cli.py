@@ -17,7 +17,7 @@ from jl1.config import Config, validate_config
 from jl1.config_files import config_folder, field_names, load_config, run_name
 from jl1.data import prepare_dataset
 from jl1.data_cache import cache_folder
-from jl1.display import LiveReporter, PlainReporter, accuracy_table, show_result
+from jl1.display import LiveReporter, PlainReporter, accuracy_table, say, show_result
 from jl1.errors import UserError
 from jl1.experiment import evaluate_run, train_and_evaluate
 from jl1.scoring import ATTACKS, AttackOptions
@@ -53,22 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     command = arguments.pop(0) if arguments else "help"
     if command in _HELP or set(arguments) & set(_HELP):
-        _say(Console(), _USAGE + f"configs: {', '.join(_config_names())}")
+        say(Console(), _USAGE + f"configs: {', '.join(_config_names())}")
         return 0
     if command not in _COMMANDS:
-        _say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
+        say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
         return _EXIT_BAD_INPUT
     _keep_compiled_programs()
     try:
         return _COMMANDS[command](arguments)
     except InterruptedEarlyError as error:
-        _say(errors, f"{error}")
+        say(errors, f"{error}")
         return _EXIT_INTERRUPTED
     except UserError as error:
-        _say(errors, f"error: {error}")
+        say(errors, f"error: {error}")
         return _EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        _say(errors, "interrupted; the same command goes on with it")
+        say(errors, "interrupted; the same command goes on with it")
         return _EXIT_INTERRUPTED
 
 
@@ -114,15 +114,16 @@ def _evaluate(arguments: list[str]) -> int:
             data_dir=parsed.data_dir,
             reporter=reporter,
         )
-    console.print(accuracy_table(rows, f"accuracy on {rows[0]['num_examples']:,} test points"))
-    _say(console, f"files: {workdir / 'evaluation.json'}")
+    say(console, f"\naccuracy in % on {rows[0]['num_examples']:,} test points")
+    console.print(accuracy_table(rows))
+    say(console, f"files: {workdir / 'evaluation.json'}")
     return 0
 
 
 def _prepare(arguments: list[str]) -> int:
     """Download, prepare and decode a data set."""
     config, _ = _parse_config(arguments, "train")
-    _say(Console(), prepare_dataset(config.data.name, data_dir=config.data.dir))
+    say(Console(), prepare_dataset(config.data.name, data_dir=config.data.dir))
     return 0
 
 
@@ -235,8 +236,3 @@ def _stop_on_signals(reporter: PlainReporter) -> Iterator[Callable[[], bool]]:
 def _config_names() -> list[str]:
     """List the configs that come with jl1."""
     return sorted(path.stem for path in config_folder().glob("*.py"))
-
-
-def _say(console: Console, text: str) -> None:
-    """Write text as it is."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -51,7 +51,7 @@ class PlainReporter(Reporter):
         self._say(f"note: {text}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, text)
 
 
 class LiveReporter(PlainReporter):
@@ -102,39 +102,47 @@ class LiveReporter(PlainReporter):
         self._progress.update(self._task, description=description, completed=done, total=total, facts=facts)
 
 
-def accuracy_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Lay out accuracies in percent, one row an attack, with the number of points they are taken over."""
-    table = Table(title=title, title_justify="left")
-    for name in ("attack", "labels"):
-        table.add_column(name)
-    for name in ("epsilon", "accuracy %"):
-        table.add_column(name, justify="right")
+def accuracy_table(rows: list[dict[str, Any]]) -> Table:
+    """Lay out accuracies in percent: a row an attack, a column a radius."""
+    epsilons = sorted({row["epsilon"] for row in rows})
+    table = Table("attack", "labels")
+    for epsilon in epsilons:
+        table.add_column(f"epsilon {epsilon:g}" if epsilon else "no attack", justify="right")
+    cells: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
-        attack = row["attack"]
-        if "num_steps" in row:
-            restarts = f" x {row['num_restarts']}" if row["num_restarts"] > 1 else ""
-            attack += f"-{row['num_steps']}{restarts}"
-        epsilon = f"{row['epsilon']:g}" if row["attack"] != "clean" else ""
-        table.add_row(attack, row["labels"], epsilon, f"{100 * row['accuracy']:.2f}")
+        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = f"{100 * row['accuracy']:.2f}"
+    for (attack, labels), by_epsilon in cells.items():
+        table.add_row(attack, labels, *(by_epsilon.get(epsilon, "") for epsilon in epsilons))
     return table
+
+
+def _attack_name(row: dict[str, Any]) -> str:
+    """Write an attack with its strength, such as pgd-100 x 10."""
+    if "num_steps" not in row:
+        return row["attack"]
+    restarts = f" x {row['num_restarts']}" if row["num_restarts"] > 1 else ""
+    return f"{row['attack']}-{row['num_steps']}{restarts}"
 
 
 def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:
     """Show the final figures of a run and where its files are."""
     num_points = result["accuracies"][0]["num_examples"]
     points = result["config"]["evaluation"]["points"]
-    title = (
-        f"accuracy on {num_points:,} {points} points after {result['num_epochs']} epochs ({result['stopped_because']})"
-    )
-    console.print(accuracy_table(result["accuracies"], title))
+    epochs = f"{result['num_epochs']} epochs ({result['stopped_because']})"
+    say(console, f"\naccuracy in % on {num_points:,} {points} points after {epochs}")
+    console.print(accuracy_table(result["accuracies"]))
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]
     lines = [
         f"mean ||J||_1,1: logits {norms['logits']:.4g}, probabilities {norms['probs']:.4g}",
         f"seconds: compile {seconds['compile']:.1f}, train {seconds['train']:.1f}, evaluate {seconds['evaluate']:.1f}",
         f"files: {workdir} (result.json, metrics.jsonl, config.json, checkpoints)",
     ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    say(console, "\n".join(lines))
+
+
+def say(console: Console, text: str) -> None:
+    """Write text as it is: no markup, no colour, no line breaks of rich's own."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _sizes(data: Dataset) -> str:
