@@ -27,6 +27,14 @@ def strict_dtypes():
 
 
 @pytest.fixture
+def quick_compile():
+    """Leave out most of XLA's optimisations: the same numbers for half of the compilation, most of a test's time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def x64():
     """Compute in float64."""
     with jax.enable_x64(True):

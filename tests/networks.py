@@ -24,8 +24,12 @@ class Net(NamedTuple):
         return self.shapes[-1][-1]
 
     @property
+    def module(self):
+        return SequentialNet(self.hidden, self.num_classes, ACTIVATIONS[self.activation])
+
+    @property
     def apply_fn(self):
-        return make_apply_fn(SequentialNet(self.hidden, self.num_classes, ACTIVATIONS[self.activation]))
+        return make_apply_fn(self.module)
 
     def params(self, seed=0):
         """Draw (kernel, bias) of every layer."""

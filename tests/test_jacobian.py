@@ -19,7 +19,7 @@ from jl1.jacobian import (
     sum_over_jacobian_rows,
 )
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 
 
 ROW_FNS = (entrywise_l1, squared_l2)
