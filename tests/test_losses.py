@@ -193,7 +193,7 @@ def test_examples_do_not_interact(penalty):
 
 def test_jit_changes_nothing():
     inputs, labels = inputs_and_labels()
-    options = {"lam": 0.5, "epsilon": 0.1, "penalty_fn": make_penalty("class_sum_l1", outputs="log_probs")}
+    options = {"lam": 0.5, "epsilon": 0.1, "penalty_fn": make_penalty("class_sum_l1")}
     plain = defended_loss(partial(NET.apply_fn, as_tree(PARAMS)), inputs, labels=labels, **options)
     for one, other in zip(plain, terms_at(defended_loss, **options), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -97,7 +97,8 @@ def make_builder(name: str, root: Path) -> Any:  # tfds has no type for a builde
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
                 urls = {url.rpartition("/")[2].removesuffix(".gz"): url for url in self.url_infos}
-                records = read_files(dataset, dl_manager.download(urls))
+                paths = {stem: Path(path) for stem, path in dl_manager.download(urls).items()}
+                records = read_files(dataset, paths)
                 is_test = records["is_test"]
                 halves = {"train": records[~is_test], "test": records[is_test]}
                 return {split: self._generate_examples(split, half) for split, half in halves.items()}

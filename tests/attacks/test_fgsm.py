@@ -28,9 +28,10 @@ def test_the_step_worked_out_by_hand():
     # logits (x1 - x3, -x1 + 2 x3): the loss of class 0 falls with x1 and rises with x3; x2 has no say and stays
     weights = jnp.array([[1.0, -1.0], [0.0, 0.0], [-1.0, 2.0]])
     inputs = jnp.array([[0.5, 0.5, 0.5], [0.1, 0.0, 0.9]])
-    attacked = fgsm(lambda x: x @ weights, inputs, labels=jnp.array([0, 0]), epsilon=0.25)
+    attack = jax.jit(partial(fgsm, lambda x: x @ weights, epsilon=0.25))
+    attacked = attack(inputs, labels=jnp.array([0, 0]))
     assert attacked.tolist() == [[0.25, 0.5, 0.75], [0.0, 0.0, 1.0]]  # the second one is clipped
-    other = fgsm(lambda x: x @ weights, inputs, labels=jnp.array([1, 1]), epsilon=0.25)
+    other = attack(inputs, labels=jnp.array([1, 1]))
     np.testing.assert_allclose(other, [[0.75, 0.5, 0.25], [0.35, 0.0, 0.65]], rtol=1e-6)
 
 
@@ -51,7 +52,7 @@ def test_points_stay_in_the_ball_and_the_range(attack_fn, features, lower, upper
     inputs = jnp.asarray(np.random.default_rng(1).uniform(lower, upper, (6, *features)), jnp.float32)
     attack = jax.jit(partial(attack_fn, random_model(features), labels=jnp.arange(6) % 4, lower=lower, upper=upper))
     for epsilon in (0.0, 0.03, 0.3, 1.0):
-        attacked = attack(inputs, epsilon=epsilon)
+        attacked = np.asarray(attack(inputs, epsilon=epsilon))
         assert np.abs(attacked - inputs).max() <= epsilon + 1e-6
         assert attacked.min() >= lower
         assert attacked.max() <= upper
@@ -101,9 +102,18 @@ def test_another_loss_gives_another_step():
     # uniform targets: the slope is mean probability minus 1/3 per class, here toward the heaviest class
     smooth = partial(cross_entropy, smoothing=1.0)
     options = {"labels": jnp.array([2]), "epsilon": 0.1}
-    plain = fgsm(lambda x: x @ weights, jnp.array([[0.5]]), **options)
-    smoothed = fgsm(lambda x: x @ weights, jnp.array([[0.5]]), loss_fn=smooth, **options)
+    attack = jax.jit(partial(fgsm, lambda x: x @ weights, **options), static_argnames="loss_fn")
+    plain, smoothed = attack(jnp.array([[0.5]])), attack(jnp.array([[0.5]]), loss_fn=smooth)
     np.testing.assert_allclose([plain[0, 0], smoothed[0, 0]], [0.4, 0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("attack_fn", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize(
+    ("epsilon", "message"), [(-0.1, r"epsilon=-0.1: must be in \[0, 1\]"), (8.0, r"epsilon=8.0: .*8/255 = 0.0314")]
+)
+def test_a_radius_that_cannot_be_meant_is_refused(attack_fn, epsilon, message):
+    with pytest.raises(ValueError, match=message):
+        attack_fn(lambda x: x, jnp.array([[0.5, 0.5]]), labels=jnp.array([0]), epsilon=epsilon)
 
 
 def test_predicted_labels_are_the_decision():
@@ -116,22 +126,22 @@ def test_predicted_labels_matter_only_where_the_model_is_wrong():
     decisions = predicted_labels(logits_fn, inputs)
     wrong = np.asarray(decisions != labels)
     assert 0 < wrong.sum() < 20
-    with_true, with_predicted = (fgsm(logits_fn, inputs, labels=used, epsilon=0.1) for used in (labels, decisions))
-    differs = np.any(np.asarray(with_true != with_predicted), axis=1)
+    fgsm_by = jax.jit(partial(fgsm, logits_fn, epsilon=0.1))
+    with_true, with_predicted = (np.asarray(fgsm_by(inputs, labels=used)) for used in (labels, decisions))
+    differs = (with_true != with_predicted).any(axis=1)
     np.testing.assert_array_equal(differs, wrong)
 
 
 class TestRandomStart:
     """With a linear model the gradient is the same everywhere, so the start shows through."""
 
-    inputs = jnp.full((200, 2), 0.5)
-    labels = jnp.zeros(200, int)
+    inputs = np.full((200, 2), 0.5, np.float32)
+    # logits (x1 - x2, x2 - x1): the loss of class 0 falls with x1 and rises with x2
+    jitted = jax.jit(partial(fgsm_random_start, lambda x: x - x[:, ::-1]))
 
     def attack(self, seed=0, **options):
-        weights = jnp.array([[1.0, -1.0], [-1.0, 1.0]])  # the loss of class 0 falls with x1 and rises with x2
-        chosen = {"epsilon": 0.2, **options}
-        key = jax.random.key(seed)
-        return np.asarray(fgsm_random_start(lambda x: x @ weights, self.inputs, labels=self.labels, key=key, **chosen))
+        chosen = {"labels": np.zeros(200, np.int32), "key": jax.random.key(seed), "epsilon": 0.2, **options}
+        return np.asarray(self.__class__.jitted(self.inputs, **chosen))
 
     def test_the_start_is_uniform_in_the_ball(self):
         noise = (self.attack(step_size=0.0) - 0.5) / 0.2

@@ -1,0 +1,161 @@
+"""Accuracies over all examples, penalties over a data set, and the check of a classifier."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import NETS, as_tree
+
+from jl1.attacks.fgsm import fgsm
+from jl1.attacks.pgd import pgd
+from jl1.evaluation import check_classifier, make_eval_step, make_penalty_step, over_batches
+from jl1.penalties import make_penalty
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+NET = NETS["dense_relu"]
+PARAMS = as_tree(NET.params())
+INPUTS, LABELS = np.float32(NET.inputs(23)), np.int32(NET.labels(23))
+KEY = jax.random.key(0)
+
+
+def fgsm_without_key(logits_fn, inputs, *, labels, epsilon, key):
+    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
+
+
+def values_of(step, batch_size=23, **options):
+    return np.concatenate(
+        list(over_batches(step, PARAMS, inputs=INPUTS, labels=LABELS, batch_size=batch_size, **options))
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 24, 500])
+def test_no_example_is_dropped_counted_twice_or_moved(batch_size):
+    shapes = []
+
+    def batch_fn(params, inputs, labels):
+        shapes.append(inputs.shape)
+        return labels + 10 * np.round(inputs[:, 0], 3)
+
+    np.testing.assert_allclose(values_of(batch_fn, batch_size), LABELS + 10 * np.round(INPUTS[:, 0], 3), rtol=1e-6)
+    assert set(shapes) == {(min(batch_size, 23), 4)}  # one shape, so one compilation
+    assert len(shapes) == -(-23 // batch_size)
+
+
+def test_clean_accuracy_is_that_of_a_loop():
+    step = make_eval_step(NET.apply_fn)
+    logits = NET.reference(NET.params(), np.float64(INPUTS))[0]
+    right = [np.argmax(row) == label for row, label in zip(logits, LABELS, strict=True)]
+    assert 0 < sum(right) < 23
+    np.testing.assert_array_equal(values_of(step, 5, epsilon=0.3, key=KEY), right)  # epsilon has nothing to move
+
+
+@pytest.fixture(scope="module")
+def fgsm_step():
+    return make_eval_step(NET.apply_fn, attack_fn=fgsm_without_key)
+
+
+def test_accuracy_under_attack_is_that_of_the_attacked_points(fgsm_step):
+    logits_fn = partial(NET.apply_fn, PARAMS)
+    attacked = jax.jit(partial(fgsm, logits_fn))(INPUTS, labels=LABELS, epsilon=0.1)
+    logits = NET.reference(NET.params(), np.float64(attacked))[0]
+    np.testing.assert_array_equal(values_of(fgsm_step, 8, epsilon=0.1, key=KEY), logits.argmax(axis=1) == LABELS)
+
+
+@pytest.mark.parametrize(("attack_predicted_labels", "right"), [(False, [False, False]), (True, [True, False])])
+def test_an_attack_on_predicted_labels_is_judged_by_the_true_ones(attack_predicted_labels, right):
+    # logits = inputs. The first point is taken for 0 and is 1: on the prediction the attack leaves 0 and so mends it,
+    # on the true label it does not. The second is right before either attack and wrong after.
+    step = make_eval_step(
+        lambda _, inputs: inputs, attack_fn=fgsm_without_key, attack_predicted_labels=attack_predicted_labels
+    )
+    points = np.array([[0.6, 0.5], [0.5, 0.6]], np.float32)
+    assert step(PARAMS, points, np.array([1, 1], np.int32), 0.2, KEY).tolist() == right
+
+
+def test_one_trace_serves_every_epsilon_and_key():
+    traces = []
+
+    def apply_fn(params, inputs):
+        traces.append(inputs.shape)
+        return NET.apply_fn(params, inputs)
+
+    step = make_eval_step(apply_fn, attack_fn=partial(pgd, num_steps=1))
+    values_of(step, 8, epsilon=0.0, key=KEY)
+    first = len(traces)
+    for seed, epsilon in enumerate((0.1, 0.3)):
+        values_of(step, 8, epsilon=epsilon, key=jax.random.key(seed))
+    assert len(traces) == first
+
+
+def test_every_batch_has_a_key_of_its_own():
+    keys = []
+
+    def batch_fn(params, inputs, labels, *, key):
+        keys.append(jax.random.key_data(key).tolist())
+        return labels
+
+    values_of(batch_fn, 8, key=KEY)
+    assert keys == [jax.random.key_data(jax.random.fold_in(KEY, number)).tolist() for number in range(3)]
+
+
+def test_penalties_over_a_data_set_are_those_of_the_points():
+    penalty_fn = make_penalty("jacobian_l1")
+    step = make_penalty_step(penalty_fn, NET.apply_fn)
+    jacobian = NET.reference(NET.params(), np.float64(INPUTS))[1]
+    np.testing.assert_allclose(values_of(step, 7), np.abs(jacobian).sum(axis=(1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(0, 5), (3, 0), (3, -1)])
+def test_nothing_to_do_is_refused(num_examples, batch_size):
+    batches = over_batches(
+        lambda *_: pytest.fail("called"),
+        PARAMS,
+        inputs=INPUTS[:num_examples],
+        labels=LABELS[:num_examples],
+        batch_size=batch_size,
+    )
+    with pytest.raises(ValueError, match=f"{num_examples} examples in batches of {batch_size}: both"):
+        next(batches)
+
+
+def test_an_attack_that_returns_another_shape_is_refused():
+    step = make_eval_step(NET.apply_fn, attack_fn=lambda _, x, **__: x[:, :2])
+    with pytest.raises(AssertionError, match="shape"):
+        step(PARAMS, INPUTS, LABELS, 0.1, KEY)
+
+
+def linear(inputs):
+    return inputs @ jnp.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
+
+
+POINTS = jnp.array([[0.0, 0.5], [1.0, 0.25], [0.75, 0.5]])
+
+
+@pytest.mark.parametrize("logits_fn", [linear, lambda x: 0 * linear(x), lambda x: 100 * linear(x), jnp.log])
+def test_a_sound_classifier_passes(logits_fn):
+    points = POINTS + 0.01 if logits_fn is jnp.log else POINTS
+    check_classifier(logits_fn, jnp.minimum(points, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("logits_fn", "inputs", "message"),
+    [
+        (linear, POINTS * 255, r"inputs lie in \[0, 255\]: they must lie in \[0, 1\]; divide bytes by 255"),
+        (linear, POINTS - 0.5, r"inputs lie in \[-0.5, 0.5\]: .*normalisation into the network"),
+        (linear, POINTS.at[0, 0].set(jnp.nan), r"inputs lie in \[nan, nan\]"),
+        (lambda x: linear(x)[:, 0], POINTS, r"maps \(3, 2\) to \(3,\): one row of logits an example"),
+        (lambda x: linear(x)[None], POINTS, r"maps \(3, 2\) to \(1, 3, 3\): one row of logits an example"),
+        (lambda x: linear(x)[:1], POINTS, r"maps \(3, 2\) to \(1, 3\): one row of logits an example"),
+        (lambda x: jnp.log(linear(x)), POINTS, "logits are not finite"),
+        (lambda x: linear(x) / 0, POINTS, "logits are not finite"),
+        (lambda x: jax.nn.softmax(linear(x)), POINTS, "returns probabilities .* leave out its softmax"),
+        (lambda x: linear(x - x.mean(0, keepdims=True)), POINTS, "depend on the other examples .*batch statistics"),
+        (lambda x: linear(x) + 0.01 * x.sum(), POINTS, "depend on the other examples"),
+    ],
+)
+def test_an_unsound_classifier_is_refused_with_the_reason(logits_fn, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        check_classifier(logits_fn, inputs)
