@@ -15,7 +15,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _cache_folder(tmp_path_factory):
     """Keep decoded data out of the home folder, in this process and in those that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JL1_CACHE_DIR", str(tmp_path_factory.mktemp("jl1_cache")))
+        folder = tmp_path_factory.mktemp("jl1_cache")
+        patch.setenv("JL1_CACHE_DIR", str(folder))
+        # whole runs compile the same few programs over and over, here and in processes of their own
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "xla"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         yield
 
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from networks import NETS
+from networks import NETS, as_tree
 
 from jl1.losses import make_loss, penalised_loss
 from jl1.models import create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import Hyperparameters, create_train_state, make_train_step
+from jl1.training import Hyperparameters, TrainState, make_train_step
 
 NET = NETS["dense_relu"]
 OPTIMIZER = optax.adam(1e-3)
@@ -25,7 +25,8 @@ def cost(function, *arguments):
 
 @pytest.fixture
 def state():
-    return create_train_state(NET.module, OPTIMIZER, key=jax.random.key(0), inputs=jnp.zeros((1, 4)))
+    params = jax.tree.map(jnp.float32, as_tree(NET.params()))
+    return TrainState(step=jnp.int32(0), params=params, opt_state=OPTIMIZER.init(params))
 
 
 def plain_mean(params, inputs, labels):
