@@ -60,8 +60,8 @@ def test_evaluate_adds_rows_to_the_run(trained):
 
 
 def test_a_run_killed_at_any_moment_and_started_again_ends_with_the_same_bits(tmp_path):
-    flags = ("train", "--config=quickstart", *OVERRIDES, "--config.training.num_epochs=6", "--workdir=run")
-    config = quick_config("quickstart", training__num_epochs=6)
+    flags = ("train", "--config=quickstart", *OVERRIDES, "--config.training.num_epochs=4", "--workdir=run")
+    config = quick_config("quickstart", training__num_epochs=4)
     straight = train_and_evaluate(config, tmp_path / "straight")
     kills = 0
     for moment in (0.3, 1.1, 2.6):  # seconds after the first sign of life: in training, saving or evaluation

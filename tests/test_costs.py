@@ -46,7 +46,7 @@ def test_a_loss_without_penalty_costs_what_plain_training_costs(state):
     assert products == plain_products == 3 + 2 + 3  # forward, back to the hidden layers, to the kernels
     assert flops < 1.1 * plain_flops  # the soft targets
     for penalty in ("jacobian_l1", "loss_gradient_l2"):
-        assert cost(gradient_of(penalty), *arguments)[1] > 2 * plain_flops
+        assert cost(gradient_of(penalty), *arguments)[0] > plain_products
 
 
 def test_a_training_step_without_penalty_costs_what_a_plain_step_costs(state):
@@ -68,7 +68,7 @@ def test_a_training_step_without_penalty_costs_what_a_plain_step_costs(state):
     plain_products, plain_flops = cost(plain_step, state, inputs, labels)
     assert products == plain_products
     assert flops < 1.1 * plain_flops
-    assert cost(step(make_penalty("jacobian_l1")), state, inputs, labels, mask, hyperparameters)[1] > 2 * plain_flops
+    assert cost(step(make_penalty("jacobian_l1")), state, inputs, labels, mask, hyperparameters)[0] > plain_products
 
 
 def test_memory_of_model_bs_penalty_stays_under_400_mb():

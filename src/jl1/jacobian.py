@@ -67,6 +67,12 @@ def entrywise_l1(values: Float[Array, " batch *entries"]) -> PerExample:
 
     JAX's own derivative of |v| at 0 is +1, which would push parameters in one direction wherever a
     dead region of the image makes an entry exactly 0 (blank MNIST borders do).
+
+    Args:
+        values: One array of entries an example, such as a Jacobian.
+
+    Returns:
+        One sum an example.
     """
     return _inner_product(values, jax.lax.stop_gradient(jnp.sign(values)))
 
@@ -77,7 +83,15 @@ def squared_l2(values: Float[Array, " batch *entries"]) -> PerExample:
 
 
 def input_gradient(per_example_fn: Callable[[Inputs], PerExample], inputs: Inputs) -> Inputs:
-    """Compute the gradient of a per-example scalar, such as a loss, by one reverse pass."""
+    """Compute the gradient of a per-example scalar, such as a loss, by one reverse pass.
+
+    Args:
+        per_example_fn: Batch of inputs to one value an example; examples must not interact.
+        inputs: Batch of examples.
+
+    Returns:
+        The gradient of each example's value with respect to that example.
+    """
     return jax.grad(lambda points: jnp.sum(per_example_fn(points)))(inputs)
 
 

@@ -179,6 +179,14 @@ def summed_defended_loss(logits_fn: LogitsFn, inputs: Inputs, **options: Any) ->
     """Compute L_gp(x, y) + L_gp(x', y): `defended_loss` without the 1/2, and with the same options.
 
     The other reading of Sec. 4.2. Adam divides a constant factor out again, up to its epsilon.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch in [0, 1].
+        **options: All keyword arguments of `defended_loss`.
+
+    Returns:
+        The terms of every example, each the sum of its two points.
     """
     return LossTerms(*(2 * term for term in defended_loss(logits_fn, inputs, **options)))
 

@@ -141,6 +141,12 @@ def make_apply_fn(module: nn.Module) -> ApplyFn:
 
     The module must have no other variables than `params`: batch statistics make examples interact,
     and the Jacobian of one example is then not defined (`training.create_train_state` refuses them).
+
+    Args:
+        module: The module.
+
+    Returns:
+        Function of (params, inputs) to logits.
     """
 
     def apply_fn(params: Params, inputs: Inputs) -> Logits:

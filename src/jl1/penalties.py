@@ -172,7 +172,14 @@ def logits_output(logits: Logits) -> Outputs:
 
 
 def centred_logits(logits: Logits) -> Outputs:
-    """Subtract each example's mean logit: the part of the logits that decisions depend on."""
+    """Subtract each example's mean logit: the part of the logits that decisions depend on.
+
+    Args:
+        logits: Scores before the softmax.
+
+    Returns:
+        Logits that sum to zero in every example.
+    """
     return logits - jnp.mean(logits, axis=-1, keepdims=True)
 
 

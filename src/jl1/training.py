@@ -243,7 +243,11 @@ def make_epoch(
 
 
 def zero_totals() -> Totals:
-    """Return the totals before the first batch of an epoch."""
+    """Return the totals before the first batch of an epoch.
+
+    Returns:
+        Zeros, and no bad step.
+    """
     zeros = [jnp.zeros(()) for _ in range(4)]
     return Totals(LossTerms(*zeros[:3]), zeros[3], jnp.full((), -1, jnp.int32))
 

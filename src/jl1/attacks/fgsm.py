@@ -103,5 +103,12 @@ def predicted_labels(logits_fn: LogitsFn, inputs: Inputs) -> Labels:
 
     An attack on these labels cannot leak the true label into adversarial training (Kurakin et al.
     2017, arXiv:1611.01236); it differs from one on the true labels only where x is misclassified.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch of examples.
+
+    Returns:
+        One class an example; the first of several with the highest logit.
     """
     return jnp.argmax(logits_fn(inputs), axis=-1)
