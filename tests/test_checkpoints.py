@@ -1,6 +1,5 @@
 """Checkpoints: exact, refused for another model, and damaged ones passed over."""
 
-import gc
 from functools import cache
 
 import jax
@@ -42,13 +41,6 @@ def restore(folder, template=None):
     notices = []
     with Checkpoints(folder) as checkpoints:
         return checkpoints.restore(template or make_snapshot(), notices.append), notices
-
-
-@pytest.fixture
-def quiet_failed_reads():
-    """Let what a failed read of orbax leaves behind end here: its other reads fail too, and say so when freed."""
-    yield
-    gc.collect()
 
 
 def array_files(folder, epoch):

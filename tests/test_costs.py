@@ -11,7 +11,7 @@ from networks import NETS, as_tree
 from jl1.losses import make_loss, penalised_loss
 from jl1.models import create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import Hyperparameters, TrainState, make_train_step
+from jl1.training import Hyperparameters, TrainState, make_gradient, make_train_step
 
 NET = NETS["dense_relu"]
 OPTIMIZER = optax.adam(1e-3)
@@ -62,7 +62,7 @@ def test_a_training_step_without_penalty_costs_what_a_plain_step_costs(state):
         def terms_fn(logits_fn, inputs, *, labels, lam, epsilon, key):
             return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn)
 
-        return make_train_step(NET.apply_fn, OPTIMIZER, terms_fn=terms_fn)
+        return make_train_step(make_gradient(NET.apply_fn, terms_fn=terms_fn), OPTIMIZER)
 
     products, flops = cost(step(None), state, inputs, labels, mask, hyperparameters)
     plain_products, plain_flops = cost(plain_step, state, inputs, labels)

@@ -50,7 +50,16 @@ def test_a_result_has_the_documented_fields(finished):
     workdir, result = finished
     assert json.loads((workdir / "result.json").read_text()) == result
     assert set(result) == {
-        *("schema", "config", "seed", "num_params", "num_epochs", "stopped_because", "validation_accuracy"),
+        *(
+            "schema",
+            "config",
+            "seed",
+            "num_params",
+            "gradient_form",
+            "num_epochs",
+            "stopped_because",
+            "validation_accuracy",
+        ),
         *("accuracies", "l1_jacobian_norm", "seconds", "versions", "device"),
     }
     assert (result["schema"], result["num_params"], result["num_epochs"]) == ("jl1.result/1", 567434, 3)
@@ -135,7 +144,8 @@ def test_an_interruption_before_the_first_epoch_says_so(tmp_path):
         train_and_evaluate(quick_config(), tmp_path / "run", should_stop=lambda: True)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's other reads fail too
+@pytest.mark.usefixtures("quiet_failed_reads")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_costs_one_epoch_and_nothing_else(finished, tmp_path):
     workdir, result = finished
     copy = shutil.copytree(workdir, tmp_path / "copy")

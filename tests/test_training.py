@@ -22,6 +22,7 @@ from jl1.training import (
     TrainState,
     create_train_state,
     make_epoch,
+    make_gradient,
     make_train_step,
     masked_mean,
     train_step,
@@ -74,9 +75,8 @@ def test_a_step_of_gradient_descent_by_hand():
     weights, inputs, labels = rng.normal(size=(4, 3)), rng.uniform(size=(5, 4)), np.array([0, 1, 2, 1, 0])
     sgd = optax.sgd(0.5)
     new, means = train_step(
-        lambda weights, inputs: inputs @ weights,
+        make_gradient(lambda weights, inputs: inputs @ weights, terms_fn=plain_terms),
         sgd,
-        terms_fn=plain_terms,
         state=TrainState(step=jnp.int32(0), params=jnp.float32(weights), opt_state=sgd.init(weights)),
         inputs=jnp.float32(inputs),
         labels=jnp.int32(labels),
@@ -98,7 +98,7 @@ def test_the_masked_mean_counts_what_counts(mask, mean):
 
 @pytest.fixture(scope="module")
 def step():
-    return make_train_step(NET.apply_fn, ADAM, terms_fn=defended_terms)
+    return make_train_step(make_gradient(NET.apply_fn, terms_fn=defended_terms), ADAM)
 
 
 INPUTS, LABELS = np.float32(NET.inputs(13)), np.int32(NET.labels(13))
@@ -115,7 +115,7 @@ def test_what_pads_a_batch_does_not_matter(step):
 
 
 def test_a_padded_batch_is_the_smaller_batch():
-    step = make_train_step(NET.apply_fn, ADAM, terms_fn=plain_terms)
+    step = make_train_step(make_gradient(NET.apply_fn, terms_fn=plain_terms), ADAM)
     padded = step(new_state(), INPUTS[:5], LABELS[:5], np.arange(5) < 3, hyperparameters())
     smaller = step(new_state(), INPUTS[:3], LABELS[:3], np.ones(3, bool), hyperparameters())
     assert_equal_trees(padded, smaller, rtol=1e-4, atol=1e-7)
@@ -128,7 +128,7 @@ def test_a_second_step_and_other_hyperparameters_compile_nothing(caplog):
         traces.append(options.keys())
         return plain_terms(*arguments, **options)
 
-    step = make_train_step(NET.apply_fn, ADAM, terms_fn=counted)
+    step = make_train_step(make_gradient(NET.apply_fn, terms_fn=counted), ADAM)
     state, _ = step(new_state(), INPUTS[:5], LABELS[:5], np.ones(5, bool), hyperparameters())
     first = len(traces)
     given = [hyperparameters(lam, epsilon) for lam in (0.0, 50.0) for epsilon in (0.1, 0.3)]
@@ -152,7 +152,7 @@ def test_each_step_has_its_own_randomness():
         noise = jax.random.uniform(key, inputs.shape[:1])
         return LossTerms(noise, noise, noise)
 
-    step = make_train_step(NET.apply_fn, ADAM, terms_fn=random_terms)
+    step = make_train_step(make_gradient(NET.apply_fn, terms_fn=random_terms), ADAM)
     found = set()
     for seed in (0, 1):
         state = new_state()
@@ -168,7 +168,7 @@ BATCHES = np.append(np.random.default_rng(1).permutation(13), [-1, -1, -1]).asty
 
 @pytest.fixture(scope="module")
 def epoch():
-    return make_epoch(NET.apply_fn, ADAM, terms_fn=defended_terms)
+    return make_epoch(make_gradient(NET.apply_fn, terms_fn=defended_terms), ADAM)
 
 
 def run(epoch, borders, *, state=None, inputs=INPUTS, given=None, batches=BATCHES):
@@ -209,7 +209,7 @@ def test_one_trace_serves_pieces_of_any_length_and_a_whole_sweep():
         traces.append(options.keys())
         return plain_terms(*arguments, **options)
 
-    epoch = make_epoch(NET.apply_fn, ADAM, terms_fn=counted)
+    epoch = make_epoch(make_gradient(NET.apply_fn, terms_fn=counted), ADAM)
     run(epoch, [0, 4])
     first = len(traces)
     for lam in (0.0, 50.0):
@@ -232,7 +232,7 @@ def test_an_infinite_loss_is_bad_too():
     def infinite(logits_fn, inputs, *, labels, lam, epsilon, key):
         return LossTerms(*(jnp.where(lam > 0, jnp.inf, 0.0) * jnp.ones(len(inputs)) for _ in range(3)))
 
-    epoch = make_epoch(NET.apply_fn, ADAM, terms_fn=infinite)
+    epoch = make_epoch(make_gradient(NET.apply_fn, terms_fn=infinite), ADAM)
     assert run(epoch, [0, 4])[1].bad_step == 0
     assert run(epoch, [0, 4], given=hyperparameters(0.0))[1].bad_step == -1
 

@@ -2,6 +2,8 @@ from .attacks.fgsm import fgsm as fgsm
 from .attacks.fgsm import fgsm_random_start as fgsm_random_start
 from .attacks.fgsm import predicted_labels as predicted_labels
 from .attacks.pgd import pgd as pgd
+from .closed_form import has_closed_form as has_closed_form
+from .closed_form import make_closed_form_gradient as make_closed_form_gradient
 from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step
@@ -35,6 +37,7 @@ from .training import Hyperparameters as Hyperparameters
 from .training import TrainState as TrainState
 from .training import create_train_state as create_train_state
 from .training import make_epoch as make_epoch
+from .training import make_gradient as make_gradient
 from .training import make_train_step as make_train_step
 from .training import train_step as train_step
 from .training import zero_totals as zero_totals

@@ -62,7 +62,8 @@ def default_config() -> Config:
             "outputs": "probs",  # what f is in Eq. 3: logits, centred_logits, probs, log_probs
             "scale": "mean",  # over the c x d entries of the Jacobian; sum: Eq. 3 to the letter
             "lam": 50.0,  # lambda; at 0.0 no Jacobian is compiled
-            "outputs_per_pass": 1,  # outputs differentiated at a time: the bound on memory
+            "gradient": "auto",  # closed_form, automatic; auto: the closed form where there is one
+            "outputs_per_pass": 1,  # automatic form: outputs differentiated at a time, the bound on memory
         }
     )
     config.adversarial = ConfigDict(
@@ -144,6 +145,7 @@ _CHOICES = {
     "penalty.name": PENALTIES,
     "penalty.outputs": tuple(OUTPUTS),
     "penalty.scale": SCALES,
+    "penalty.gradient": ("auto", "closed_form", "automatic"),
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
     "evaluation.points": ("test", "validation"),

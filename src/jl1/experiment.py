@@ -64,7 +64,7 @@ def train_and_evaluate(
         training.run(workdir, should_stop)
     with training.stopwatch.section("evaluate"):
         figures = _figures(config, problem, training.evaluated_params(), data, reporter)
-    result = _result(config, training, figures)
+    result = _result(config, problem, training, figures)
     records.write_result(workdir, result)
     return result
 
@@ -147,7 +147,7 @@ def _figures(config: Config, problem: Problem, params: Params, data: Dataset, re
     }
 
 
-def _result(config: Config, training: Trainer, figures: dict[str, Any]) -> dict[str, Any]:
+def _result(config: Config, problem: Problem, training: Trainer, figures: dict[str, Any]) -> dict[str, Any]:
     """Put result.json together."""
     device: Any = jax.devices()[0]
     return {
@@ -155,6 +155,7 @@ def _result(config: Config, training: Trainer, figures: dict[str, Any]) -> dict[
         "config": config_to_dict(config),
         "seed": config.seed,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(training.evaluated_params())),
+        "gradient_form": problem.gradient_form,
         "num_epochs": training.num_epochs,
         "stopped_because": training.stopped_because,
         "validation_accuracy": training.validation_accuracy,

@@ -119,6 +119,9 @@ def sum_over_jacobian_rows(
     Returns:
         One sum an example.
 
+    Raises:
+        ValueError: `outputs_per_pass` below 1.
+
     Example:
         >>> import jax.numpy as jnp
         >>> weights = jnp.array([[1.0, -2.0], [3.0, 0.5]])
@@ -126,6 +129,8 @@ def sum_over_jacobian_rows(
         >>> sum_over_jacobian_rows(entrywise_l1, lambda x: x @ weights.T, inputs=batch).tolist()
         [6.5]
     """
+    if outputs_per_pass < 1:
+        raise ValueError(f"outputs_per_pass={outputs_per_pass}: must be at least 1")
     outputs, pullback = jax.vjp(batched_fn, inputs)
     chex.assert_rank(outputs, 2)
     num_outputs = outputs.shape[1]

@@ -54,7 +54,7 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
 
     Args:
         logits: Scores before the softmax. Probabilities would be accepted and give a wrong loss.
-        labels: True classes.
+        labels: True classes. One outside 0 to c - 1 gives NaN, so that it cannot go unnoticed.
         smoothing: The s above, in [0, 1).
 
     Returns:
@@ -69,7 +69,8 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
         Szegedy et al. 2016, arXiv:1512.00567, Sec. 7.
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)
 
 
 def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:

@@ -1,7 +1,7 @@
 """The networks of Table 1, as sequences of layers, and what can be chosen about them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,8 +9,6 @@ from flax.linen import initializers
 from jaxtyping import Array, Float
 
 from jl1.array_types import ApplyFn, Inputs, Logits, Params
-
-Padding = Literal["SAME", "VALID"]
 
 T = TypeVar("T")
 
@@ -24,7 +22,7 @@ class Conv(NamedTuple):
     features: int
     kernel_size: int
     stride: int
-    padding: Padding
+    padding: str
 
 
 class Dense(NamedTuple):
@@ -105,7 +103,7 @@ def create_model(
     num_classes: int = 10,
     activation: str = "relu",
     init: str = "glorot_uniform",
-    padding: tuple[Padding, ...] | None = None,
+    padding: tuple[str, ...] | None = None,
 ) -> SequentialNet:
     """Create model A, B or C of Table 1 for any input shape and number of classes.
 
@@ -120,7 +118,7 @@ def create_model(
         The module; `make_apply_fn` makes the function of params and inputs.
 
     Raises:
-        ValueError: An unknown name, or another number of paddings than convolutions.
+        ValueError: An unknown name, another number of paddings than convolutions, or fewer than 2 classes.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -129,6 +127,8 @@ def create_model(
         567434
     """
     hidden = _known(MODELS, name, "model")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: must be at least 2")
     if padding is not None:
         hidden = _with_padding(hidden, padding, name)
     return SequentialNet(
@@ -190,7 +190,7 @@ def _known(registry: Mapping[str, T], name: str, what: str) -> T:
     return registry[name]
 
 
-def _with_padding(layers: tuple[Layer, ...], padding: tuple[Padding, ...], name: str) -> tuple[Layer, ...]:
+def _with_padding(layers: tuple[Layer, ...], padding: tuple[str, ...], name: str) -> tuple[Layer, ...]:
     """Replace the padding of the convolutions, in order."""
     num_convs = sum(isinstance(layer, Conv) for layer in layers)
     if len(padding) != num_convs or not set(padding) <= {"SAME", "VALID"}:

@@ -9,6 +9,7 @@ import optax
 
 from jl1.array_types import ApplyFn, AttackFn, ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
+from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
@@ -20,9 +21,9 @@ from jl1.losses import (
     penalised_loss,
     summed_defended_loss,
 )
-from jl1.models import create_model, make_apply_fn
+from jl1.models import SequentialNet, create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import Hyperparameters, TermsFn, TrainState, create_train_state
+from jl1.training import GradientFn, Hyperparameters, TermsFn, TrainState, create_train_state, make_gradient
 
 
 class Problem(NamedTuple):
@@ -31,14 +32,16 @@ class Problem(NamedTuple):
     Attributes:
         apply_fn: The network.
         optimizer: Adam with the config's constants.
-        terms_fn: The loss of every example.
+        gradient_fn: The gradient of the mean loss of a batch.
+        gradient_form: How it is computed: `plain` (no penalty), `closed_form` or `automatic`.
         hyperparameters: lambda, epsilon and the key of the attacks in training.
         state: The state before the first step.
     """
 
     apply_fn: ApplyFn
     optimizer: optax.GradientTransformation
-    terms_fn: TermsFn
+    gradient_fn: GradientFn
+    gradient_form: str
     hyperparameters: Hyperparameters
     state: TrainState
 
@@ -56,17 +59,7 @@ def load_data(config: Config, data_dir: str | None = None) -> Dataset:
 
 def create_problem(config: Config, data: Dataset) -> Problem:
     """Build the network, its loss and its first state from a valid config."""
-    padding = None if config.model.padding == "table" else tuple(config.model.padding.split(","))
-    try:
-        module = create_model(
-            config.model.name,
-            num_classes=data.num_classes,
-            activation=config.model.activation,
-            init=config.model.init,
-            padding=padding,
-        )
-    except ValueError as error:
-        raise UserError(f"config.model: {error}") from error
+    module = _create_module(config, data.num_classes)
     optimizer = optax.adam(**config.optimizer)
     state = create_train_state(
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
@@ -74,15 +67,74 @@ def create_problem(config: Config, data: Dataset) -> Problem:
     hyperparameters = Hyperparameters(
         jnp.float32(config.penalty.lam), jnp.float32(config.adversarial.epsilon), attack_key(config, 1)
     )
-    return Problem(make_apply_fn(module), optimizer, make_terms_fn(config), hyperparameters, state)
+    apply_fn, form = make_apply_fn(module), _gradient_form(config, module)
+    if form == "closed_form":
+        gradient_fn = _closed_form_gradient(config, module)
+    else:
+        gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config))
+    return Problem(apply_fn, optimizer, gradient_fn, form, hyperparameters, state)
 
 
-def make_terms_fn(config: Config) -> TermsFn:
-    """Choose the terms of the loss, once: with lambda 0 no Jacobian, with epsilon 0 no twins are compiled."""
+def _create_module(config: Config, num_classes: int) -> SequentialNet:
+    """Create the network."""
+    padding = None if config.model.padding == "table" else tuple(config.model.padding.split(","))
+    try:
+        return create_model(
+            config.model.name,
+            num_classes=num_classes,
+            activation=config.model.activation,
+            init=config.model.init,
+            padding=padding,
+        )
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+
+
+def _gradient_form(config: Config, module: SequentialNet) -> str:
+    """Choose how the loss is differentiated: `plain` (no penalty), `closed_form` or `automatic`."""
+    if not _has_penalty(config):
+        return "plain"
+    reasons = {
+        f"config.penalty.name={config.penalty.name}": config.penalty.name != "jacobian_l1",
+        f"config.model.activation={config.model.activation}": not has_closed_form(module),
+        "config.adversarial.random_start": config.adversarial.random_start,
+        "config.adversarial.labels=predicted": config.adversarial.epsilon > 0 and config.adversarial.labels != "true",
+    }
+    obstacles = [reason for reason, holds in reasons.items() if holds]
+    if config.penalty.gradient == "closed_form" and obstacles:
+        raise UserError(f"config.penalty.gradient=closed_form: there is none with {', '.join(obstacles)}; take auto")
+    return "automatic" if obstacles or config.penalty.gradient == "automatic" else "closed_form"
+
+
+def _has_penalty(config: Config) -> bool:
+    """Say whether a Jacobian is needed at all: with lambda 0 none is compiled."""
+    return config.penalty.name != "none" and config.penalty.lam > 0
+
+
+def _losses(config: Config) -> tuple[ExampleLossFn, ExampleLossFn]:
+    """Return the cross-entropy that is trained on, and the one that the twins raise."""
     smooth = {"uniform": cross_entropy, "off_label": cross_entropy_off_label}[config.training.smoothing_form]
-    loss_fn = partial(smooth, smoothing=config.training.smoothing)
+    return partial(smooth, smoothing=config.training.smoothing), partial(smooth, smoothing=config.adversarial.smoothing)
+
+
+def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
+    """Make the gradient of Eq. 3 in closed form, on the points or on the points and their twins."""
+    loss_fn, twin_loss_fn = _losses(config)
+    return make_closed_form_gradient(
+        module,
+        outputs=config.penalty.outputs,
+        scale=config.penalty.scale,
+        loss_fn=loss_fn,
+        twin_loss_fn=twin_loss_fn if config.adversarial.epsilon > 0 else None,
+        twin_weight={"mean": 0.5, "sum": 1.0}[config.adversarial.coupling],
+    )
+
+
+def _make_terms_fn(config: Config) -> TermsFn:
+    """Choose the terms of the loss, once: with lambda 0 no Jacobian, with epsilon 0 no twins are compiled."""
+    loss_fn, twin_loss_fn = _losses(config)
     penalty_fn = None
-    if config.penalty.name != "none" and config.penalty.lam > 0:
+    if _has_penalty(config):
         penalty_fn = make_penalty(
             config.penalty.name,
             outputs=config.penalty.outputs,
@@ -90,31 +142,24 @@ def make_terms_fn(config: Config) -> TermsFn:
             outputs_per_pass=config.penalty.outputs_per_pass,
             loss_fn=loss_fn,
         )
+    terms = {"penalty_fn": penalty_fn, "loss_fn": loss_fn}
 
     def on_the_points(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
     ) -> LossTerms:
         del epsilon, key  # no attack
-        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn)
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, **terms)
 
     if config.adversarial.epsilon == 0:
         return on_the_points
     coupled = {"mean": defended_loss, "sum": summed_defended_loss}[config.adversarial.coupling]
-    attack_fn = _twin_attack(config, partial(smooth, smoothing=config.adversarial.smoothing))
+    attack_fn = _twin_attack(config, twin_loss_fn)
 
     def on_the_points_and_twins(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
     ) -> LossTerms:
-        return coupled(
-            logits_fn,
-            inputs,
-            labels=labels,
-            lam=lam,
-            epsilon=epsilon,
-            penalty_fn=penalty_fn,
-            loss_fn=loss_fn,
-            attack_fn=partial(attack_fn, key=key),
-        )
+        attack = partial(attack_fn, key=key)
+        return coupled(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, attack_fn=attack, **terms)
 
     return on_the_points_and_twins
 

@@ -52,7 +52,7 @@ class Trainer:
         self._take(None)
         self._examples = Examples(*(jnp.asarray(part) for part in data.train))
         self._validation = Examples(*(jnp.asarray(part) for part in data.validation))
-        self._epoch_fn = make_epoch(problem.apply_fn, problem.optimizer, terms_fn=problem.terms_fn)
+        self._epoch_fn = make_epoch(problem.gradient_fn, problem.optimizer)
         self._eval_fn = make_eval_step(problem.apply_fn)
         self._steps_a_piece = 1
         self.stopped_because = ""

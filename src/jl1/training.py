@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,10 @@ from jl1.losses import LossTerms
 
 TermsFn = Callable[..., LossTerms]
 """Called as terms_fn(logits_fn, inputs, labels=..., lam=..., epsilon=..., key=...), one value an example."""
+
+GradientFn = Callable[..., tuple[Params, LossTerms]]
+"""Called as gradient_fn(params, inputs, labels=..., mask=..., lam=..., epsilon=..., key=...); it returns the gradient
+of the mean loss over the examples that count, and its mean terms."""
 
 
 class TrainState(NamedTuple):
@@ -106,11 +111,37 @@ def masked_mean(terms: LossTerms, mask: Mask) -> LossTerms:
     return LossTerms(*(jnp.sum(jnp.where(mask, term, 0.0)) / num_examples for term in terms))
 
 
+def make_gradient(apply_fn: ApplyFn, *, terms_fn: TermsFn) -> GradientFn:
+    """Make the gradient of the mean loss of a batch by automatic differentiation, for any network and loss.
+
+    Args:
+        apply_fn: Function of params and inputs to logits.
+        terms_fn: The loss of every example.
+
+    Returns:
+        `gradient_fn(params, inputs, labels=..., mask=..., lam=..., epsilon=..., key=...)`, which returns the
+        gradient and the mean terms. Not jitted; lam and epsilon may be traced.
+    """
+
+    def gradient_fn(
+        params: Params, inputs: Inputs, *, labels: Labels, mask: Mask, lam: Scalar, epsilon: Scalar, key: PRNGKey
+    ) -> tuple[Params, LossTerms]:
+        def mean_loss(params: Params) -> tuple[Scalar, LossTerms]:
+            logits_fn: LogitsFn = partial(apply_fn, params)
+            terms = terms_fn(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, key=key)
+            chex.assert_equal_shape([terms.total, mask])
+            means = masked_mean(terms, mask)
+            return means.total, means
+
+        return jax.grad(mean_loss, has_aux=True)(params)
+
+    return gradient_fn
+
+
 def train_step(
-    apply_fn: ApplyFn,
+    gradient_fn: GradientFn,
     optimizer: optax.GradientTransformation,
     *,
-    terms_fn: TermsFn,
     state: TrainState,
     inputs: Inputs,
     labels: Labels,
@@ -120,9 +151,8 @@ def train_step(
     """Take one step on the mean loss of a batch. Pure and not jitted: `make_train_step` is.
 
     Args:
-        apply_fn: Function of params and inputs to logits.
+        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
-        terms_fn: The loss of every example.
         state: State before the step.
         inputs: Batch in [0, 1].
         labels: True classes.
@@ -132,36 +162,28 @@ def train_step(
     Returns:
         The state after the step, and the mean terms before it.
     """
-    key = jax.random.fold_in(hyperparameters.key, state.step)
-
-    def mean_loss(params: Params) -> tuple[Scalar, LossTerms]:
-        logits_fn: LogitsFn = partial(apply_fn, params)
-        terms = terms_fn(
-            logits_fn,
-            inputs,
-            labels=labels,
-            lam=hyperparameters.lam,
-            epsilon=hyperparameters.epsilon,
-            key=key,
-        )
-        means = masked_mean(terms, mask)
-        return means.total, means
-
-    gradients, means = jax.grad(mean_loss, has_aux=True)(state.params)
+    gradients, means = gradient_fn(
+        state.params,
+        inputs,
+        labels=labels,
+        mask=mask,
+        lam=hyperparameters.lam,
+        epsilon=hyperparameters.epsilon,
+        key=jax.random.fold_in(hyperparameters.key, state.step),
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), means
 
 
 def make_train_step(
-    apply_fn: ApplyFn, optimizer: optax.GradientTransformation, *, terms_fn: TermsFn
+    gradient_fn: GradientFn, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, LossTerms]]:
     """Make the jitted step `step(state, inputs, labels, mask, hyperparameters)`; the state is donated.
 
     Args:
-        apply_fn: Function of params and inputs to logits.
+        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
-        terms_fn: The loss of every example.
 
     Returns:
         The step. Its first argument's buffers are reused: do not touch the old state again.
@@ -170,22 +192,14 @@ def make_train_step(
     def step(
         state: TrainState, inputs: Inputs, labels: Labels, mask: Mask, hyperparameters: Hyperparameters
     ) -> tuple[TrainState, LossTerms]:
-        return train_step(
-            apply_fn,
-            optimizer,
-            terms_fn=terms_fn,
-            state=state,
-            inputs=inputs,
-            labels=labels,
-            mask=mask,
-            hyperparameters=hyperparameters,
-        )
+        batch = {"inputs": inputs, "labels": labels, "mask": mask}
+        return train_step(gradient_fn, optimizer, state=state, hyperparameters=hyperparameters, **batch)
 
     return jax.jit(step, donate_argnums=0)
 
 
 def make_epoch(
-    apply_fn: ApplyFn, optimizer: optax.GradientTransformation, *, terms_fn: TermsFn
+    gradient_fn: GradientFn, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, Totals]]:
     """Make the jitted loop over the batches `start <= i < stop` of an epoch; state and totals are donated.
 
@@ -195,9 +209,8 @@ def make_epoch(
     shows progress. The loop ends early at the first loss that is not finite.
 
     Args:
-        apply_fn: Function of params and inputs to logits.
+        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
-        terms_fn: The loss of every example.
 
     Returns:
         `epoch(state, totals, examples, batches, start, stop, hyperparameters)`, where `batches` holds
@@ -223,17 +236,8 @@ def make_epoch(
             index, state, totals = carry
             rows = batches[index]
             mask = rows >= 0
-            inputs, labels = examples.inputs[rows], examples.labels[rows]
-            new_state, means = train_step(
-                apply_fn,
-                optimizer,
-                terms_fn=terms_fn,
-                state=state,
-                inputs=inputs,
-                labels=labels,
-                mask=mask,
-                hyperparameters=hyperparameters,
-            )
+            batch = {"inputs": examples.inputs[rows], "labels": examples.labels[rows], "mask": mask}
+            new_state, means = train_step(gradient_fn, optimizer, state=state, hyperparameters=hyperparameters, **batch)
             return index + 1, new_state, _add(totals, means, jnp.sum(mask), state.step)
 
         _, state, totals = jax.lax.while_loop(unfinished, one_batch, (start, state, totals))

@@ -56,7 +56,12 @@ def fgsm(
     """
     check_radius(epsilon, lower, upper)
     gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), inputs)
-    return jax.lax.stop_gradient(jnp.clip(inputs + epsilon * jnp.sign(gradient), lower, upper))
+    return sign_step(inputs, gradient, epsilon=epsilon, lower=lower, upper=upper)
+
+
+def sign_step(inputs: Inputs, ascent: Inputs, *, epsilon: Scalar, lower: float = 0.0, upper: float = 1.0) -> Inputs:
+    """Move each input by epsilon along the sign of its ascent direction, clip, and detach."""
+    return jax.lax.stop_gradient(jnp.clip(inputs + epsilon * jnp.sign(ascent), lower, upper))
 
 
 def fgsm_random_start(

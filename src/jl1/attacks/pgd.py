@@ -41,8 +41,9 @@ def pgd(
 
     Every restart begins at a uniformly random point of the ball (at the inputs themselves when `key`
     is None). Of all points met on the way, the inputs included, each example keeps its best: a
-    misclassified point before any that is not, then the one of highest loss. So more steps or
-    restarts never make the result weaker, and a point that is wrong to begin with stays wrong.
+    misclassified point before any that is not, then the one of highest loss. So more
+    restarts, or more steps of the same size, never make the result weaker (the default step size depends
+    on their number), and a point that is wrong to begin with stays wrong.
     Not jitted; one compilation serves every epsilon and step size.
 
     Args:

@@ -1,0 +1,165 @@
+"""The closed form against the automatic one: the same numbers wherever both apply."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jl1.closed_form import has_closed_form, make_closed_form_gradient
+from jl1.linear_ops import CONVOLUTIONS, make_linear_ops
+from jl1.losses import cross_entropy, defended_loss, penalised_loss, summed_defended_loss
+from jl1.models import MODELS, Conv, Dense, SequentialNet, create_model, make_apply_fn
+from jl1.penalties import OUTPUTS, make_penalty
+from jl1.training import make_gradient
+
+NETS = {
+    "one hidden layer": (Dense(7),),
+    "dense": (Dense(9), Dense(8)),
+    "convolutions, then dense": (Conv(6, 3, 2, "SAME"), Conv(5, 3, 1, "VALID"), Dense(7)),
+    "convolutions to the end": (Conv(4, 4, 2, "SAME"), Conv(5, 2, 2, "VALID")),
+    "a stride that skips pixels": (Conv(3, 2, 3, "VALID"), Dense(6)),
+}
+SMOOTHED = partial(cross_entropy, smoothing=0.1)
+
+
+def problem(hidden, activation=jax.nn.relu, dtype=jnp.float64, batch_size=6):
+    """A random network with biases, on inputs of unequal sides."""
+    module = SequentialNet(hidden, num_classes=5, activation=activation)
+    inputs = jax.random.uniform(jax.random.key(1), (batch_size, 9, 10, 2), dtype)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
+    params = jax.tree.map(lambda leaf: 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, dtype), shapes)
+    return module, params, inputs, jnp.arange(batch_size) % 5
+
+
+def automatic(module, coupled=penalised_loss, outputs="logits", scale="sum", **twins):
+    """The gradient that JAX finds by differentiating the definition."""
+    penalty_fn = make_penalty("jacobian_l1", outputs=outputs, scale=scale)
+
+    def terms_fn(logits_fn, inputs, *, labels, lam, epsilon, key):
+        options = {"epsilon": epsilon} if coupled is not penalised_loss else {}
+        return coupled(
+            logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=SMOOTHED, **options, **twins
+        )
+
+    return make_gradient(make_apply_fn(module), terms_fn=terms_fn)
+
+
+def assert_same(one, other, rtol):
+    """Compare two trees, each array by its largest entry."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(float(jnp.abs(b).max()), 1e-3))
+
+
+def arguments(labels, mask=None, lam=0.3, epsilon=0.1):
+    mask = jnp.ones(labels.shape, bool) if mask is None else mask
+    return {"labels": labels, "mask": mask, "lam": lam, "epsilon": epsilon, "key": jax.random.key(0)}
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize(
+    ("net", "outputs", "convolution"),
+    [
+        *((net, "logits", "gather") for net in NETS),
+        *(("convolutions, then dense", outputs, "gather") for outputs in OUTPUTS if outputs != "logits"),
+        *(("convolutions, then dense", outputs, "library") for outputs in OUTPUTS),
+    ],
+)
+def test_it_equals_the_automatic_form_to_1e_12(net, outputs, convolution):
+    module, params, inputs, labels = problem(NETS[net])
+    closed = make_closed_form_gradient(
+        module, outputs=outputs, scale="mean", loss_fn=SMOOTHED, convolution=convolution, chunk_bytes=2000
+    )
+    expected = automatic(module, outputs=outputs, scale="mean")(params, inputs, **arguments(labels))
+    assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+def test_leaky_relu_has_one_too():
+    module, params, inputs, labels = problem(NETS["convolutions, then dense"], activation=jax.nn.leaky_relu)
+    expected = automatic(module)(params, inputs, **arguments(labels))
+    assert_same(
+        make_closed_form_gradient(module, loss_fn=SMOOTHED)(params, inputs, **arguments(labels)), expected, 1e-12
+    )
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize("outputs", ["logits", "probs"])
+@pytest.mark.parametrize(("coupled", "weight"), [(defended_loss, 0.5), (summed_defended_loss, 1.0)])
+def test_the_twins_come_from_the_rows_and_count_the_same(outputs, coupled, weight):
+    module, params, inputs, labels = problem(NETS["convolutions, then dense"])
+    closed = make_closed_form_gradient(
+        module, outputs=outputs, loss_fn=SMOOTHED, twin_loss_fn=cross_entropy, twin_weight=weight, chunk_bytes=2000
+    )
+    expected = automatic(module, coupled, outputs)(params, inputs, **arguments(labels, epsilon=0.05))
+    assert_same(closed(params, inputs, **arguments(labels, epsilon=0.05)), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 12000, 1 << 40])
+def test_padding_and_the_size_of_chunks_change_nothing(chunk_bytes):
+    module, params, inputs, labels = problem(NETS["dense"], batch_size=7)
+    mask = jnp.array([True, True, False, True, True, True, False])
+    closed = make_closed_form_gradient(module, loss_fn=SMOOTHED, chunk_bytes=chunk_bytes)
+    expected = automatic(module)(params, inputs, **arguments(labels, mask))
+    assert_same(closed(params, inputs.at[2].set(9.0), **arguments(labels, mask)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["C", pytest.param("A", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("outputs", ["logits", "probs"])
+def test_in_float32_it_is_as_exact_as_the_textbook_form(name, outputs):
+    """Both against float64: 1e-5, or three times the textbook's own error, since sign(J) is ill-conditioned near 0."""
+    module = create_model(name)
+    inputs = jax.random.uniform(jax.random.key(1), (4, 28, 28, 1))
+    labels = jnp.arange(4)
+    params = jax.jit(module.init)(jax.random.key(0), inputs)["params"]
+    closed = make_closed_form_gradient(module, outputs=outputs, loss_fn=SMOOTHED)
+    textbook = automatic(module, outputs=outputs)
+    (one, _), (other, _) = (jax.jit(f)(params, inputs, **arguments(labels)) for f in (closed, textbook))
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), params)
+        exact, _ = jax.jit(textbook)(double, jnp.asarray(np.asarray(inputs), jnp.float64), **arguments(labels))
+    for mine, theirs, truth in zip(*(jax.tree.leaves(tree) for tree in (one, other, exact)), strict=True):
+        scale = np.linalg.norm(truth)
+        errors = [np.linalg.norm(np.asarray(value, np.float64) - np.asarray(truth)) / scale for value in (mine, theirs)]
+        assert errors[0] <= max(1e-5, 3 * errors[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_cpu_it_compiles_without_a_convolution_into_little_memory(name):
+    module = create_model(name)
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    closed = make_closed_form_gradient(module, convolution="gather")
+    shapes = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
+    labels = jnp.zeros(128, int)
+    compiled = jax.jit(partial(closed, **arguments(labels))).lower(params, shapes).compile()
+    assert "convolution(" not in compiled.as_text()
+    assert compiled.memory_analysis().temp_size_in_bytes <= {"A": 16e6, "B": 40e6, "C": 4e6}[name]
+
+
+@pytest.mark.parametrize("layer", [Conv(4, 3, 2, "SAME"), Conv(4, 4, 3, "VALID"), Conv(2, 1, 1, "SAME")], ids=str)
+def test_both_forms_of_a_convolution_are_transposes_of_each_other(layer):
+    keys = jax.random.split(jax.random.key(0), 3)
+    tangents = jax.random.normal(keys[0], (3, 7, 8, 2))
+    kernel = jax.random.normal(keys[1], (layer.kernel_size, layer.kernel_size, 2, layer.features))
+    both = [make_linear_ops((layer,), (7, 8, 2), convolution=form)[0] for form in CONVOLUTIONS]
+    assert both[0].output_shape == both[1].output_shape
+    rows = jax.random.normal(keys[2], (3, *both[0].output_shape))
+    for op in both:
+        inner = jnp.vdot(op.push(kernel, tangents), rows)
+        np.testing.assert_allclose(jnp.vdot(tangents, op.pull(kernel, rows)), inner, rtol=1e-4)
+        np.testing.assert_allclose(jnp.vdot(kernel, op.outer(tangents, rows)), inner, rtol=1e-4)
+    np.testing.assert_allclose(both[0].push(kernel, tangents), both[1].push(kernel, tangents), rtol=1e-4, atol=1e-5)
+
+
+def test_smooth_networks_have_none_and_say_so():
+    module = create_model("C", activation="gelu")
+    assert has_closed_form(create_model("C"))
+    assert not has_closed_form(module)
+    with pytest.raises(
+        ValueError, match=r"relu or leaky_relu; differentiate other networks with training\.make_gradient"
+    ):
+        make_closed_form_gradient(module)
+    with pytest.raises(ValueError, match="no closed form for outputs='margins'"):
+        make_closed_form_gradient(create_model("C"), outputs="margins")
