@@ -1,5 +1,7 @@
 """What every test runs under: shapes checked, no silent broadcasting, nothing written to the home folder."""
 
+import gc
+
 import pytest
 from jaxtyping import install_import_hook
 

@@ -4,6 +4,7 @@ import pytest
 
 from jl1.config import default_config, validate_config
 from jl1.errors import UserError
+from jl1.experiment import train_and_evaluate
 from jl1.models import MODELS
 from jl1.penalties import OUTPUTS, PENALTIES
 
@@ -64,3 +65,11 @@ def test_all_problems_are_listed_at_once():
     config.penalty.lam, config.model.name = -1.0, "Z"
     with pytest.raises(UserError, match=r"(?s)config\.model\.name.*config\.penalty\.lam"):
         validate_config(config)
+
+
+def test_asking_for_a_closed_form_where_there_is_none_is_refused(tmp_path):
+    config = default_config()
+    config.data.name, config.penalty.gradient, config.model.activation = "mnist_5k", "closed_form", "gelu"
+    with pytest.raises(UserError, match=r"closed_form: there is none with config\.model\.activation=gelu; take auto"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

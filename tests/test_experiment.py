@@ -253,6 +253,18 @@ def test_every_reading_of_the_paper_trains(fields, tmp_path):
     assert np.isfinite(result["l1_jacobian_norm"]["logits"])
 
 
+def test_both_forms_of_the_gradient_train_alike_and_the_result_says_which_ran(tmp_path):
+    results = {}
+    for form in ("closed_form", "automatic"):
+        config = quick_config("quickstart", training__num_epochs=1, penalty__gradient=form)
+        results[form] = train_and_evaluate(config, tmp_path / form)
+        assert results[form]["gradient_form"] == form
+    one, other = (records.read_metrics(tmp_path / form)[0] for form in results)
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    norms = [result["l1_jacobian_norm"]["logits"] for result in results.values()]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-2)
+
+
 def test_event_files_are_written_when_asked_for(tmp_path):
     train_and_evaluate(quick_config(log__tensorboard=True, training__num_epochs=1), tmp_path / "run")
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()

@@ -168,3 +168,8 @@ def test_outputs_that_are_no_vector_are_refused(shape):
         input_jacobian(lambda example: jnp.zeros(shape) + example.sum(), jnp.ones((2, 3)))
     with pytest.raises(AssertionError, match="rank"):
         sum_over_jacobian_rows(entrywise_l1, lambda x: jnp.zeros((2, *shape)) + x.sum(), inputs=jnp.ones((2, 3)))
+
+
+def test_no_outputs_a_pass_are_refused():
+    with pytest.raises(ValueError, match="outputs_per_pass=0: must be at least 1"):
+        sum_over_jacobian_rows(entrywise_l1, lambda x: x, inputs=jnp.zeros((2, 3)), outputs_per_pass=0)

@@ -252,3 +252,9 @@ def test_logits_of_one_example_are_refused():
 def test_twins_of_another_shape_are_refused():
     with pytest.raises(AssertionError, match="shape"):
         terms_at(defended_loss, lam=0.0, epsilon=0.1, penalty_fn=None, attack_fn=lambda _, x, **__: x[:, :2])
+
+
+@pytest.mark.parametrize("loss_fn", [cross_entropy, cross_entropy_off_label])
+def test_a_label_outside_the_classes_cannot_go_unnoticed(loss_fn):
+    losses = loss_fn(jnp.zeros((3, 4)), jnp.array([-1, 4, 3]), smoothing=0.1)
+    assert jnp.isnan(losses).tolist() == [True, True, False]

@@ -207,3 +207,8 @@ def test_centring_takes_another_layer_by_its_name():
 def test_centring_a_layer_that_is_not_there_says_which_are():
     with pytest.raises(ValueError, match="no layer 'head' in the parameters; there are layer_0, layer_1, output"):
         centre_output_layer(as_tree(NET.params()), layer="head")
+
+
+def test_a_classifier_has_two_classes_at_least():
+    with pytest.raises(ValueError, match="num_classes=1: must be at least 2"):
+        create_model("C", num_classes=1)

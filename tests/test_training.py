@@ -276,3 +276,20 @@ def test_batch_statistics_are_refused_with_what_to_use_instead():
 
     with pytest.raises(ValueError, match=r"Normalised has variables batch_stats .*use GroupNorm or LayerNorm"):
         create_train_state(Normalised(), ADAM, key=jax.random.key(0), inputs=jnp.ones((2, 4)))
+
+
+def test_terms_that_are_already_averaged_are_refused():
+    def averaged(logits_fn, inputs, *, labels, lam, epsilon, key):
+        return LossTerms(*[jnp.mean(logits_fn(inputs))] * 3)
+
+    gradient_fn = make_gradient(lambda weights, inputs: inputs @ weights, terms_fn=averaged)
+    with pytest.raises(AssertionError, match="shape"):
+        gradient_fn(
+            jnp.ones((4, 3)),
+            jnp.ones((5, 4)),
+            labels=jnp.zeros(5, int),
+            mask=jnp.ones(5, bool),
+            lam=0.0,
+            epsilon=0.0,
+            key=jax.random.key(0),
+        )

@@ -129,6 +129,9 @@ class Trainer:
                 raise DivergedError(self._divergence(int(totals.bad_step), totals))
             so_far = _metrics(epoch, totals, time.perf_counter() - start_time)
             self._reporter.trained(epoch, int(totals.num_examples), len(self._data.train.labels), so_far)
+        if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(self._state.params)):
+            # the last gradient of the epoch, behind a loss that was still finite
+            raise DivergedError(self._divergence(int(self._state.step) - 1, totals))
         row = _metrics(epoch, totals, time.perf_counter() - start_time)
         return row | {"validation_accuracy": self._validation_accuracy()}
 
