@@ -1,7 +1,5 @@
 """What every test runs under: shapes checked, no silent broadcasting, nothing written to the home folder."""
 
-import gc
-
 import pytest
 from jaxtyping import install_import_hook
 
@@ -47,13 +45,6 @@ def x64():
     """Compute in float64."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture
-def quiet_failed_reads():
-    """Let what a failed read of orbax leaves behind end here: its other reads fail too, and say so when freed."""
-    yield
-    gc.collect()
 
 
 def pytest_collection_modifyitems(items):

@@ -71,8 +71,6 @@ def test_an_empty_folder_has_none(tmp_path):
     assert restore(tmp_path) == (None, [])
 
 
-@pytest.mark.usefixtures("quiet_failed_reads")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "description"])
 def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path, damage):
     write(tmp_path, seeds=(1, 2))
@@ -94,8 +92,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path, damage):
     assert "checkpoint of epoch 2 is damaged" in notices[0]
 
 
-@pytest.mark.usefixtures("quiet_failed_reads")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_after_damage_the_same_epoch_can_be_saved_again(tmp_path):
     write(tmp_path, seeds=(1, 2))
     array_files(tmp_path, 2)[0].unlink()
@@ -107,8 +103,6 @@ def test_after_damage_the_same_epoch_can_be_saved_again(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(leaves(make_snapshot(7)), leaves(restored.snapshot), strict=True))
 
 
-@pytest.mark.usefixtures("quiet_failed_reads")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     write(tmp_path, seeds=(1, 2))
     for epoch in (1, 2):

@@ -144,8 +144,6 @@ def test_an_interruption_before_the_first_epoch_says_so(tmp_path):
         train_and_evaluate(quick_config(), tmp_path / "run", should_stop=lambda: True)
 
 
-@pytest.mark.usefixtures("quiet_failed_reads")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_costs_one_epoch_and_nothing_else(finished, tmp_path):
     workdir, result = finished
     copy = shutil.copytree(workdir, tmp_path / "copy")
