@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from networks import NETS, as_tree
 
 from jl1.array_types import PenaltyFn
+from jl1.estimators import jacobian_frobenius_projected
 from jl1.jacobian import l1_jacobian_norm
 from jl1.losses import cross_entropy
 from jl1.penalties import (
@@ -21,7 +22,6 @@ from jl1.penalties import (
     SCALES,
     class_sum_l1,
     jacobian_frobenius,
-    jacobian_frobenius_projected,
     jacobian_l1,
     loss_gradient_l1,
     loss_gradient_l2,

@@ -4,6 +4,7 @@ from .attacks.fgsm import predicted_labels as predicted_labels
 from .attacks.pgd import pgd as pgd
 from .closed_form import has_closed_form as has_closed_form
 from .closed_form import make_closed_form_gradient as make_closed_form_gradient
+from .estimators import jacobian_frobenius_projected as jacobian_frobenius_projected
 from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step
@@ -27,7 +28,6 @@ from .models import make_apply_fn as make_apply_fn
 from .penalties import centred_logits as centred_logits
 from .penalties import class_sum_l1 as class_sum_l1
 from .penalties import jacobian_frobenius as jacobian_frobenius
-from .penalties import jacobian_frobenius_projected as jacobian_frobenius_projected
 from .penalties import jacobian_l1 as jacobian_l1
 from .penalties import loss_gradient_l1 as loss_gradient_l1
 from .penalties import loss_gradient_l2 as loss_gradient_l2

@@ -23,10 +23,9 @@ Equal to the automatic form to rounding (tests/test_closed_form.py); examples mu
 these layers cannot make them do.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,9 +35,11 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, Mask, Params, PerExample, PRNGKey, Scalar
 from jl1.attacks.fgsm import sign_step
+from jl1.chunks import CPU_CHUNK_BYTES, chunk_size, in_chunks
 from jl1.linear_ops import CONVOLUTIONS, LinearOps, make_linear_ops
 from jl1.losses import LossTerms
-from jl1.models import OUTPUT_LAYER, Conv, Dense, Layer, SequentialNet
+from jl1.models import OUTPUT_LAYER, Dense, SequentialNet
+from jl1.penalties import SCALES
 from jl1.training import GradientFn
 
 Rows = Float[Array, " outputs batch *shape"]
@@ -118,16 +119,10 @@ def make_closed_form_gradient(
     Raises:
         ValueError: The network has no closed form, or a name is unknown.
     """
-    if not has_closed_form(module):
-        raise ValueError(
-            "the closed form needs a SequentialNet with relu or leaky_relu; differentiate other networks with "
-            "training.make_gradient"
-        )
     on_cpu = jax.default_backend() == "cpu"
     convolution = convolution or ("gather" if on_cpu else "library")
-    if outputs not in _HEADS or scale not in ("sum", "mean") or convolution not in CONVOLUTIONS:
-        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, convolution={convolution!r}")
-    chunk_bytes = chunk_bytes or (_CPU_CHUNK_BYTES if on_cpu else 1 << 62)
+    _check_choices(module, outputs, scale, convolution)
+    chunk_bytes = chunk_bytes or (CPU_CHUNK_BYTES if on_cpu else 1 << 62)
     layers = (*module.hidden, Dense(module.num_classes))
     names = (*(f"layer_{index}" for index in range(len(module.hidden))), OUTPUT_LAYER)
     slope, head = _SLOPES[module.activation], _HEADS[outputs]
@@ -164,7 +159,7 @@ def make_closed_form_gradient(
 
         zeros = jax.tree.map(jnp.zeros_like, (kernels, biases))
         nothing = jnp.zeros((), inputs.dtype)
-        chunks = _in_chunks(_chunk_size(layers, ops, inputs, chunk_bytes), (inputs, labels, weights))
+        chunks = in_chunks(chunk_size(layers, ops, inputs, chunk_bytes), (inputs, labels, weights))
         ((kernel_sums, bias_sums), losses, penalties), _ = jax.lax.scan(one_chunk, (zeros, nothing, nothing), chunks)
         gradients = {
             name: {"kernel": kernel, "bias": bias}
@@ -174,6 +169,17 @@ def make_closed_form_gradient(
         return gradients, LossTerms(losses + lam * penalties, losses, penalties)
 
     return gradient_fn
+
+
+def _check_choices(module: nn.Module, outputs: str, scale: str, convolution: str) -> None:
+    """Refuse what has no closed form."""
+    if not has_closed_form(module):
+        raise ValueError(
+            "the closed form needs a SequentialNet with relu or leaky_relu; differentiate other networks with "
+            "training.make_gradient"
+        )
+    if outputs not in _HEADS or scale not in SCALES or convolution not in CONVOLUTIONS:
+        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, convolution={convolution!r}")
 
 
 def _loss_at(
@@ -257,29 +263,6 @@ def _tangents_up(
     to_kernels.append(last.reshape(last.shape[0], -1).T)
     to_biases.append(jnp.sum(ascent, axis=0))
     return to_kernels, to_biases
-
-
-_CPU_CHUNK_BYTES = 2_000_000
-"""Rows and tangents of one chunk: more leaves the caches of one core, and probabilities slow down by a fifth."""
-
-
-def _chunk_size(layers: tuple[Layer, ...], ops: list[LinearOps], inputs: Inputs, chunk_bytes: int) -> int:
-    """Return how many examples are worked off at a time: a divisor of the batch if one is near the limit."""
-    batch_size, shape, numbers = inputs.shape[0], inputs.shape[1:], math.prod(inputs.shape[1:])
-    for layer, op in zip(layers[:-1], ops[:-1], strict=True):
-        taps = shape[-1] * layer.kernel_size**2 if isinstance(layer, Conv) else 0
-        numbers += math.prod(op.output_shape[:-1]) * (op.output_shape[-1] + taps)
-        shape = op.output_shape
-    limit = max(1, min(batch_size, chunk_bytes // (layers[-1].features * numbers * inputs.dtype.itemsize)))
-    divisors = [size for size in range(limit, 0, -1) if batch_size % size == 0]
-    return divisors[0] if 2 * divisors[0] >= limit else limit
-
-
-def _in_chunks(size: int, arrays: tuple[Array, Array, Array]) -> Any:
-    """Cut a batch into chunks; zeros, of weight zero, fill up the last."""
-    missing = -arrays[0].shape[0] % size
-    padded = (jnp.pad(array, [(0, missing), *[(0, 0)] * (array.ndim - 1)]) for array in arrays)
-    return tuple(array.reshape(-1, size, *array.shape[1:]) for array in padded)
 
 
 def _slope_of(loss_fn: ExampleLossFn, logits: Logits, labels: Labels) -> Logits:

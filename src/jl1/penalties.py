@@ -1,14 +1,13 @@
 """Penalties on how fast a network changes with its input, one function each.
 
-All take a batched function and the inputs and return one value an example, neither averaged nor jitted.
-`make_penalty` composes one of them with the outputs that are penalised and with the scale.
+All take a batched function and the inputs and return one value an example, neither averaged nor jitted. `make_penalty`
+composes one of them with the outputs that are penalised and with the scale; `estimators` has cheaper estimates.
 
 | name | value at one example | reverse passes |
 |---|---|---|
 | `jacobian_l1` | sum_ij abs(df_i/dx_j), Eq. 3 | one an output |
 | `class_sum_l1` | sum_j abs(sum_i df_i/dx_j), footnote 1 | one |
 | `jacobian_frobenius` | sum_ij (df_i/dx_j)^2 | one an output |
-| `jacobian_frobenius_projected` | an unbiased estimate of the same | one a projection |
 | `loss_gradient_l2` | sum_j (dL/dx_j)^2, double backpropagation of the loss | one |
 | `loss_gradient_l1` | sum_j abs(dL/dx_j) | one |
 """
@@ -17,7 +16,6 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,7 +30,6 @@ from jl1.array_types import (
     Outputs,
     PenaltyFn,
     PerExample,
-    PRNGKey,
 )
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2, sum_over_jacobian_rows
 
@@ -97,39 +94,6 @@ def jacobian_frobenius(batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pas
         One squared norm an example.
     """
     return sum_over_jacobian_rows(squared_l2, batched_fn, inputs=inputs, outputs_per_pass=outputs_per_pass)
-
-
-def jacobian_frobenius_projected(
-    batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKey, num_projections: int = 1
-) -> PerExample:
-    """Estimate the squared Frobenius norm by c/n sum_k ||v_k^T J||_2^2 with random unit vectors v_k.
-
-    Unbiased, since E[v v^T] = I/c for v uniform on the sphere of c dimensions; every example has its own
-    projections. The relative variance of one projection is at most 2 and falls as 1/num_projections.
-
-    Args:
-        batched_fn: Batch of inputs to a batch of output vectors; examples must not interact.
-        inputs: Batch of examples.
-        key: Fixes the projections.
-        num_projections: Reverse passes, at least 1.
-
-    Returns:
-        One estimate an example.
-
-    Raises:
-        ValueError: `num_projections` below 1.
-
-    References:
-        Hoffman, Roberts, Yaida 2019, "Robust learning with Jacobian regularization", arXiv:1908.02729.
-    """
-    if num_projections < 1:
-        raise ValueError(f"num_projections={num_projections}: must be at least 1")
-    outputs, pullback = jax.vjp(batched_fn, inputs)
-    chex.assert_rank(outputs, 2)
-    normal = jax.random.normal(key, (num_projections, *outputs.shape), outputs.dtype)
-    unit = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
-    squares = jax.lax.map(jax.checkpoint(lambda vector: squared_l2(pullback(vector)[0])), unit)
-    return outputs.shape[1] * jnp.mean(squares, axis=0)
 
 
 def loss_gradient_l2(per_example_loss_fn: Callable[[Inputs], PerExample], inputs: Inputs) -> PerExample:
