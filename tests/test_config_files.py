@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -101,7 +102,7 @@ def test_differences_name_the_field_and_both_values():
 
 
 def test_the_documents_name_every_field():
-    documented = (config_folder().parent / "docs" / "configs.md").read_text()
+    documented = (Path(__file__).parents[1] / "docs" / "configs.md").read_text()
     missing = [name for name in field_names(default_config()) if f"`config.{name}`" not in documented]
     assert missing == []
 

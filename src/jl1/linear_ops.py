@@ -93,9 +93,8 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps
         kernel = jax.ShapeDtypeStruct(kernel_shape, tangents.dtype)
         return jax.linear_transpose(lambda values: push(values, tangents), kernel)(rows)[0]
 
-    output = jax.eval_shape(
-        push, jax.ShapeDtypeStruct(kernel_shape, float), jax.ShapeDtypeStruct((1, *input_shape), float)
-    )
+    shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel_shape, (1, *input_shape)))
+    output = jax.eval_shape(push, *shapes)
     return LinearOps(push, pull, outer, output.shape[1:])
 
 
