@@ -64,10 +64,6 @@ class Checkpoints:
         )
         self._manager.save(epoch, args=items)
 
-    def newest(self) -> int | None:
-        """Return the newest epoch with a checkpoint, intact or not."""
-        return self._manager.latest_step()
-
     def restore(self, template: Snapshot, notice: Callable[[str], None]) -> Restored | None:
         """Restore the newest intact checkpoint.
 

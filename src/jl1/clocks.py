@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import jax
 
@@ -18,14 +19,18 @@ def _count_compilation(event: str, duration_secs: float, **_: object) -> None:
         _compile_seconds[0] += duration_secs
 
 
+@cache
+def _start_counting() -> None:
+    """Listen to JAX, once a process."""
+    jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+
+
 class Stopwatch:
     """Seconds by section; those that JAX spent on lowering and compiling go to the section `compile`."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         """Start from the seconds of an earlier part of the same run, or from nothing."""
-        if _count_compilation not in _listeners:
-            jax.monitoring.register_event_duration_secs_listener(_count_compilation)
-            _listeners.append(_count_compilation)
+        _start_counting()
         self.seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0} | (seconds or {})
 
     @contextmanager
@@ -38,6 +43,3 @@ class Stopwatch:
             compiling = _compile_seconds[0] - compiled
             self.seconds["compile"] += compiling
             self.seconds[name] += max(time.perf_counter() - start - compiling, 0.0)
-
-
-_listeners: list[object] = []

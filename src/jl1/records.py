@@ -24,7 +24,6 @@ INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
 _CONFIG, _METRICS, _RESULT, _EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
-_OURS = {_CONFIG, _METRICS, _RESULT, _EVALUATION, "checkpoints", "tensorboard"}
 _TEMPORARY = ".tmp"
 
 
