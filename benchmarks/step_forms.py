@@ -36,7 +36,7 @@ def forward_counts(module: SequentialNet) -> tuple[int, int]:
     """Count the multiply-adds of a forward pass of one example, and those of its last layer."""
     shape, counts = (_SIDE, _SIDE, 1), []
     layers = (*module.hidden, Dense(module.num_classes))
-    for layer, ops in zip(layers, make_linear_ops(layers, shape, convolution="gather"), strict=True):
+    for layer, ops in zip(layers, make_linear_ops(layers, shape, convolution="patches"), strict=True):
         fan_in = shape[-1] * layer.kernel_size**2 if isinstance(layer, Conv) else math.prod(shape)
         counts.append(math.prod(ops.output_shape) * fan_in)
         shape = ops.output_shape

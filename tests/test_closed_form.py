@@ -61,8 +61,8 @@ def arguments(labels, mask=None, lam=0.3, epsilon=0.1):
 @pytest.mark.parametrize(
     ("net", "outputs", "convolution"),
     [
-        *((net, "logits", "gather") for net in NETS),
-        *(("convolutions, then dense", outputs, "gather") for outputs in OUTPUTS if outputs != "logits"),
+        *((net, "logits", "patches") for net in NETS),
+        *(("convolutions, then dense", outputs, "patches") for outputs in OUTPUTS if outputs != "logits"),
         *(("convolutions, then dense", outputs, "library") for outputs in OUTPUTS),
     ],
 )
@@ -130,7 +130,7 @@ def test_in_float32_it_is_as_exact_as_the_textbook_form(name, outputs):
 def test_on_a_cpu_it_compiles_without_a_convolution_into_little_memory(name):
     module = create_model(name)
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    closed = make_closed_form_gradient(module, convolution="gather")
+    closed = make_closed_form_gradient(module, convolution="patches")
     shapes = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
     labels = jnp.zeros(128, int)
     compiled = jax.jit(partial(closed, **arguments(labels))).lower(params, shapes).compile()

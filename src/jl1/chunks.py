@@ -8,20 +8,16 @@ from jaxtyping import Array
 
 from jl1.array_types import Inputs
 from jl1.linear_ops import LinearOps
-from jl1.models import Conv, Layer
 
 CPU_CHUNK_BYTES = 2_000_000
 """Rows and tangents of one chunk: with twice as much, probabilities on model C slow down by a sixth."""
 
 
-def chunk_size(layers: tuple[Layer, ...], ops: list[LinearOps], inputs: Inputs, chunk_bytes: int) -> int:
+def chunk_size(ops: list[LinearOps], inputs: Inputs, chunk_bytes: int) -> int:
     """Return how many examples are worked off at a time: a divisor of the batch if one is near the limit."""
-    batch_size, shape, numbers = inputs.shape[0], inputs.shape[1:], math.prod(inputs.shape[1:])
-    for layer, op in zip(layers[:-1], ops[:-1], strict=True):
-        taps = shape[-1] * layer.kernel_size**2 if isinstance(layer, Conv) else 0
-        numbers += math.prod(op.output_shape[:-1]) * (op.output_shape[-1] + taps)
-        shape = op.output_shape
-    limit = max(1, min(batch_size, chunk_bytes // (layers[-1].features * numbers * inputs.dtype.itemsize)))
+    batch_size, num_outputs = inputs.shape[0], ops[-1].output_shape[0]
+    numbers = math.prod(inputs.shape[1:]) + sum(op.num_numbers for op in ops[:-1])
+    limit = max(1, min(batch_size, chunk_bytes // (num_outputs * numbers * inputs.dtype.itemsize)))
     divisors = [size for size in range(limit, 0, -1) if batch_size % size == 0]
     return divisors[0] if 2 * divisors[0] >= limit else limit
 

@@ -31,11 +31,23 @@ class Dense(NamedTuple):
     features: int
 
 
-Layer = Conv | Dense
+class AveragePool(NamedTuple):
+    """The mean over square windows that lie inside the image."""
+
+    window: int
+    stride: int
+
+
+Layer = Conv | Dense | AveragePool
+
+
+def average_pool(layer: AveragePool, images: Float[Array, "batch height width channels"]) -> Any:
+    """Average over each window."""
+    return nn.avg_pool(images, (layer.window,) * 2, (layer.stride,) * 2)
 
 
 class SequentialNet(nn.Module):
-    """Hidden layers with an activation after each, then one linear layer to the logits.
+    """Hidden layers with an activation after each that has parameters, then one linear layer to the logits.
 
     Images are NHWC; everything is flattened before the first dense layer. The parameter tree has
     `layer_0`, `layer_1`, ... and `output`, each with a `kernel` and a `bias`.
@@ -52,15 +64,24 @@ class SequentialNet(nn.Module):
     activation: Callable[..., Any] = nn.relu
     kernel_init: Callable[..., Any] = initializers.glorot_uniform()
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers with parameters in the parameter tree, in order."""
+        hidden = (f"layer_{i}" for i, layer in enumerate(self.hidden) if not isinstance(layer, AveragePool))
+        return (*hidden, OUTPUT_LAYER)
+
     @nn.compact
     def __call__(self, inputs: Inputs) -> Logits:
         """Compute the logits of a batch."""
         hidden = inputs
         for index, layer in enumerate(self.hidden):
-            hidden = self.activation(self._affine(layer, f"layer_{index}", hidden))
+            if isinstance(layer, AveragePool):
+                hidden = average_pool(layer, hidden)
+            else:
+                hidden = self.activation(self._affine(layer, f"layer_{index}", hidden))
         return self._affine(Dense(self.num_classes), OUTPUT_LAYER, hidden)
 
-    def _affine(self, layer: Layer, name: str, inputs: Inputs) -> Float[Array, " batch *outputs"]:
+    def _affine(self, layer: Conv | Dense, name: str, inputs: Inputs) -> Float[Array, " batch *outputs"]:
         """Apply one convolution or dense layer."""
         if isinstance(layer, Dense):
             flat = inputs.reshape(inputs.shape[0], -1)
