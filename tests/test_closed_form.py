@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.linear_ops import CONVOLUTIONS, make_linear_ops
 from jl1.losses import cross_entropy, defended_loss, penalised_loss, summed_defended_loss
-from jl1.models import MODELS, Conv, Dense, SequentialNet, create_model, make_apply_fn
+from jl1.models import MODELS, AveragePool, Conv, Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import OUTPUTS, make_penalty
 from jl1.training import make_gradient
 
@@ -20,6 +21,9 @@ NETS = {
     "convolutions, then dense": (Conv(6, 3, 2, "SAME"), Conv(5, 3, 1, "VALID"), Dense(7)),
     "convolutions to the end": (Conv(4, 4, 2, "SAME"), Conv(5, 2, 2, "VALID")),
     "a stride that skips pixels": (Conv(3, 2, 3, "VALID"), Dense(6)),
+    "few channels out": (Conv(2, 3, 1, "SAME"), Conv(1, 3, 1, "SAME")),
+    "pools": (AveragePool(2, 1), Conv(4, 3, 1, "SAME"), AveragePool(3, 2), AveragePool(2, 1), Dense(7), Dense(6)),
+    "a pool before the last layer": (Conv(4, 3, 1, "SAME"), AveragePool(2, 2)),
 }
 SMOOTHED = partial(cross_entropy, smoothing=0.1)
 
@@ -130,7 +134,7 @@ def test_in_float32_it_is_as_exact_as_the_textbook_form(name, outputs):
 def test_on_a_cpu_it_compiles_without_a_convolution_into_little_memory(name):
     module = create_model(name)
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    closed = make_closed_form_gradient(module, convolution="patches")
+    closed = make_closed_form_gradient(module, outputs="probs", convolution="patches")
     shapes = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
     labels = jnp.zeros(128, int)
     compiled = jax.jit(partial(closed, **arguments(labels))).lower(params, shapes).compile()
@@ -141,16 +145,43 @@ def test_on_a_cpu_it_compiles_without_a_convolution_into_little_memory(name):
 @pytest.mark.parametrize("layer", [Conv(4, 3, 2, "SAME"), Conv(4, 4, 3, "VALID"), Conv(2, 1, 1, "SAME")], ids=str)
 def test_both_forms_of_a_convolution_are_transposes_of_each_other(layer):
     keys = jax.random.split(jax.random.key(0), 3)
-    tangents = jax.random.normal(keys[0], (3, 7, 8, 2))
+    tangents = jax.random.normal(keys[0], (2, 3, 7, 8, 2))
     kernel = jax.random.normal(keys[1], (layer.kernel_size, layer.kernel_size, 2, layer.features))
     both = [make_linear_ops((layer,), (7, 8, 2), convolution=form)[0] for form in CONVOLUTIONS]
     assert both[0].output_shape == both[1].output_shape
-    rows = jax.random.normal(keys[2], (3, *both[0].output_shape))
+    rows = jax.random.normal(keys[2], (2, 3, *both[0].output_shape))
     for op in both:
         inner = jnp.vdot(op.push(kernel, tangents), rows)
-        np.testing.assert_allclose(jnp.vdot(tangents, op.pull(kernel, rows)), inner, rtol=1e-4)
-        np.testing.assert_allclose(jnp.vdot(kernel, op.outer(tangents, rows)), inner, rtol=1e-4)
+        np.testing.assert_allclose(
+            jnp.vdot(tangents, op.pull(kernel, rows, lambda row: row)), inner, rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            jnp.vdot(kernel, op.to_kernel(op.outer(tangents, rows))), inner, rtol=1e-4, atol=1e-4
+        )
     np.testing.assert_allclose(both[0].push(kernel, tangents), both[1].push(kernel, tangents), rtol=1e-4, atol=1e-5)
+
+
+class Borrowed(nn.Module):
+    """A network of somebody else: other names, and one layer without a bias."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        hidden = nn.relu(nn.Conv(4, (3, 3), (2, 2), padding="VALID", use_bias=False, name="stem")(inputs))
+        hidden = nn.avg_pool(hidden, (2, 2), (1, 1))
+        hidden = nn.relu(nn.Dense(6)(hidden.reshape(len(hidden), -1)))
+        return nn.Dense(5)(hidden)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+def test_it_differentiates_networks_with_other_names():
+    described = SequentialNet((Conv(4, 3, 2, "VALID"), AveragePool(2, 1), Dense(6)), num_classes=5)
+    _, _, inputs, labels = problem(())
+    params = jax.tree.map(jnp.float64, Borrowed().init(jax.random.key(0), inputs)["params"])
+    closed = make_closed_form_gradient(described, loss_fn=SMOOTHED, layer_names=("stem", "Dense_0", "Dense_1"))
+    expected = automatic(Borrowed())(params, inputs, **arguments(labels))
+    assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"layers layer_0, layer_2, output need a kernel each.*params have Dense_0 \("):
+        make_closed_form_gradient(described)(params, inputs, **arguments(labels))
 
 
 def test_smooth_networks_have_none_and_say_so():

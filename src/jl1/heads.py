@@ -58,9 +58,9 @@ def penalty_and_slopes(
         penalties = jnp.sum(jnp.abs(jacobian), axis=(0, 2))
         return penalties, jnp.sign(jacobian) * weights[None, :, None], jnp.zeros_like(logits)
     (scales, mixture), to_logits = jax.vjp(head, logits)
-    mixed = jacobian - jnp.sum(_per_row(mixture) * jacobian, axis=0)[None]
+    mixed = jacobian - _sum_over_outputs(mixture, jacobian)[None]
     signs = jnp.sign(mixed)
-    total = jnp.sum(_per_row(scales) * signs, axis=0)
+    total = _sum_over_outputs(scales, signs)
     norms = jnp.sum(jnp.abs(mixed), axis=2).T
     along = jnp.sum(jacobian * total[None], axis=2).T
     by_jacobian = _per_row(scales * weights[:, None]) * signs - _per_row(mixture * weights[:, None]) * total[None]
@@ -70,3 +70,8 @@ def penalty_and_slopes(
 def _per_row(values: Logits) -> Float[Array, "outputs batch 1"]:
     """Lay one number for each example and output along the rows."""
     return values.T[:, :, None]
+
+
+def _sum_over_outputs(weights: Logits, rows: LogitsJacobian) -> Float[Array, "batch entries"]:
+    """Sum the rows of each example with one weight each, as a product: XLA's CPU is slow to sum over a first axis."""
+    return jnp.einsum("bc,cbd->bd", weights, rows, precision=jax.lax.Precision.HIGHEST)

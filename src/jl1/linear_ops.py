@@ -1,11 +1,11 @@
 """What differentiating a piecewise-linear network needs of its layers: three linear operations each.
 
 An affine layer maps x to W x + b. For tangents t of the shape of its input and rows (cotangents) r of the shape of its
-output, any number of them along the first axis,
+output, one for each output of the network and each example,
 
 * push:  t -> W t;
 * pull:  r -> W^T r;
-* outer: (t, r) -> the sum of t r^T over the first axis.
+* outer: (t, r) -> the sum of t r^T over outputs and examples.
 
 A convolution comes in two forms with the same numbers: the library's, which accelerators are fast at, and patches times
 a matrix, which is many times faster on a CPU.
@@ -22,34 +22,12 @@ from jaxtyping import Array, Float
 from jl1.models import AveragePool, Conv, Dense, Layer, average_pool
 from jl1.patches import make_patches
 
-Tangents = Float[Array, " batch *inputs"]
-Rows = Float[Array, " batch *outputs"]
-Kernel = Float[Array, " *kernel"]
-KernelSum = Float[Array, " *layout"]
-"""Of a kernel's size, in the layout that the layer's matrix product writes fastest."""
+Rows = Float[Array, "outputs _ ..."]
+"""Rows or tangents, one for each output of the network and each example."""
 
-
-def _at_once(fn: Callable[..., Rows], rows: Rows, *per_output: Array) -> Rows:
-    """Apply fn to the rows of all outputs at once."""
-    num_outputs = len(per_output[0])
-    return jax.vmap(fn)(rows.reshape(num_outputs, -1, *rows.shape[1:]), *per_output).reshape(rows.shape)
-
-
-def _one_after_the_other(fn: Callable[..., Rows], rows: Rows, *per_output: Array) -> Rows:
-    """Apply fn to the rows of one output after the other, in place.
-
-    What gathers numbers reads them several times, and XLA would compute fn anew for each reading, at many times the
-    cost. It does not reach into a loop for that.
-    """
-    num_outputs = len(per_output[0])
-    block = (len(rows) // num_outputs, *rows.shape[1:])
-
-    def one(index: Array, rows: Array) -> Array:
-        new = fn(rows[index].reshape(block), *(values[index] for values in per_output))
-        return rows.at[index].set(new.reshape(rows.shape[1:]))
-
-    flat = rows.reshape(num_outputs, -1, rows.shape[-1])
-    return jax.lax.fori_loop(0, num_outputs, one, flat).reshape(rows.shape)
+Kernel = Float[Array, "..."]
+KernelSum = Float[Array, "..."]
+"""Of a kernel's size, in the layout that the layer's product writes fastest."""
 
 
 class LinearOps(NamedTuple):
@@ -57,22 +35,19 @@ class LinearOps(NamedTuple):
 
     Attributes:
         push: (kernel, tangents) to W t.
-        pull: (kernel, rows) to W^T r.
+        pull: (kernel, rows, fn) to fn(W^T r) with fn a function of one output's rows.
         outer: (tangents, rows) to the sum of t r^T, in a layout that `to_kernel` understands.
         to_kernel: That sum in the kernel's own layout: once, after all sums.
+        at_inputs: (fn, tangents, *per_output) to fn(tangents of one output, *its own), for what `push` reads next.
         output_shape: Shape of one output.
-        num_numbers: Numbers that one tangent occupies on its way through the layer.
-        at_inputs: Called as at_inputs(fn, rows, *per_output): how a function of one output's rows or tangents, and of
-            what else there is for each output, is applied to those at the layer's inputs.
     """
 
-    push: Callable[[Kernel, Tangents], Rows]
-    pull: Callable[[Kernel, Rows], Tangents]
-    outer: Callable[[Tangents, Rows], KernelSum]
+    push: Callable[[Kernel, Rows], Rows]
+    pull: Callable[[Kernel, Rows, Callable[[Array], Array]], Rows]
+    outer: Callable[[Rows, Rows], KernelSum]
     to_kernel: Callable[[KernelSum], Kernel]
+    at_inputs: Callable[..., Rows]
     output_shape: tuple[int, ...]
-    num_numbers: int
-    at_inputs: Callable[..., Tangents] = _at_once
 
 
 def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, convolution: str) -> list[LinearOps]:
@@ -90,8 +65,7 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
     for layer in layers:
         if isinstance(layer, AveragePool):
             pools.append((layer, shape))
-            sides = ((side - layer.window) // layer.stride + 1 for side in shape[:-1])
-            shape = (*sides, shape[-1])
+            shape = (*((side - layer.window) // layer.stride + 1 for side in shape[:-1]), shape[-1])
             continue
         ops = _dense(shape, layer) if isinstance(layer, Dense) else CONVOLUTIONS[convolution](shape, layer)
         shape = ops.output_shape
@@ -104,64 +78,81 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
 def _dense(input_shape: tuple[int, ...], layer: Dense) -> LinearOps:
     """A matrix product."""
     size = math.prod(input_shape)
+    transposed = _is_transposed(size, layer.features)
 
-    def push(kernel: Kernel, tangents: Tangents) -> Rows:
-        return tangents.reshape(-1, size) @ kernel
+    def push(kernel: Kernel, tangents: Rows) -> Rows:
+        return tangents.reshape(*tangents.shape[:2], size) @ kernel
 
-    def pull(kernel: Kernel, rows: Rows) -> Tangents:
-        return (rows @ kernel.T).reshape(-1, *input_shape)
+    def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
+        return jax.vmap(fn)((rows @ kernel.T).reshape(*rows.shape[:2], *input_shape))
 
-    def outer(tangents: Tangents, rows: Rows) -> KernelSum:
-        return rows.T @ tangents.reshape(-1, size)
+    def outer(tangents: Rows, rows: Rows) -> KernelSum:
+        matrix, columns = tangents.reshape(-1, size), rows.reshape(-1, layer.features)
+        return columns.T @ matrix if transposed else matrix.T @ columns
 
-    return LinearOps(push, pull, outer, jnp.transpose, (layer.features,), size + layer.features)
+    to_kernel = jnp.transpose if transposed else jnp.asarray
+    return LinearOps(push, pull, outer, to_kernel, _at_once, (layer.features,))
 
 
 def _library_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
     """XLA's convolution and its two transposes."""
     kernel_shape = (layer.kernel_size, layer.kernel_size, input_shape[-1], layer.features)
 
-    def push(kernel: Kernel, tangents: Tangents) -> Rows:
+    def convolve(kernel: Kernel, images: Array) -> Array:
         strides, layout = (layer.stride,) * 2, ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(tangents, kernel, strides, layer.padding, dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(images, kernel, strides, layer.padding, dimension_numbers=layout)
 
-    def pull(kernel: Kernel, rows: Rows) -> Tangents:
-        tangents = jax.ShapeDtypeStruct((rows.shape[0], *input_shape), rows.dtype)
-        return jax.linear_transpose(lambda values: push(kernel, values), tangents)(rows)[0]
+    def push(kernel: Kernel, tangents: Rows) -> Rows:
+        return convolve(kernel, _fold(tangents)).reshape(*tangents.shape[:2], *output_shape)
 
-    def outer(tangents: Tangents, rows: Rows) -> KernelSum:
+    def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
+        images = jax.ShapeDtypeStruct((rows.shape[0] * rows.shape[1], *input_shape), rows.dtype)
+        pulled = jax.linear_transpose(lambda values: convolve(kernel, values), images)(_fold(rows))[0]
+        return jax.vmap(fn)(pulled.reshape(*rows.shape[:2], *input_shape))
+
+    def outer(tangents: Rows, rows: Rows) -> KernelSum:
         kernel = jax.ShapeDtypeStruct(kernel_shape, tangents.dtype)
-        return jax.linear_transpose(lambda values: push(values, tangents), kernel)(rows)[0]
+        return jax.linear_transpose(lambda values: convolve(values, _fold(tangents)), kernel)(_fold(rows))[0]
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel_shape, (1, *input_shape)))
-    output_shape = jax.eval_shape(push, *shapes).shape[1:]
-    return LinearOps(
-        push, pull, outer, lambda total: total, output_shape, math.prod(input_shape) + math.prod(output_shape)
-    )
+    output_shape = jax.eval_shape(convolve, *shapes).shape[1:]
+    return LinearOps(push, pull, outer, jnp.asarray, _at_once, output_shape)
 
 
 def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
     """Patches times a matrix."""
-    patches = make_patches(input_shape, window=layer.kernel_size, stride=layer.stride, padding=layer.padding)
-    kernel_shape = (layer.kernel_size, layer.kernel_size, input_shape[-1], layer.features)
+    height, width, channels = input_shape
+    patches = make_patches(
+        (height, width, channels), window=layer.kernel_size, stride=layer.stride, padding=layer.padding
+    )
+    kernel_shape = (layer.kernel_size, layer.kernel_size, channels, layer.features)
     output_shape = (*patches.output_shape, layer.features)
-    transposed = patches.num_columns >= layer.features  # a product is slow when its wide matrix is the transposed one
+    transposed = _is_transposed(patches.num_columns, layer.features)
 
-    def push(kernel: Kernel, tangents: Tangents) -> Rows:
-        return (patches.gather(tangents) @ kernel.reshape(-1, layer.features)).reshape(-1, *output_shape)
+    def push(kernel: Kernel, tangents: Rows) -> Rows:
+        product = patches.gather(_fold(tangents)) @ kernel.reshape(-1, layer.features)
+        return product.reshape(*tangents.shape[:2], *output_shape)
 
-    def pull(kernel: Kernel, rows: Rows) -> Tangents:
+    def spread(kernel: Kernel, rows: Array) -> Array:
         return patches.fold(rows.reshape(-1, layer.features) @ kernel.reshape(-1, layer.features).T)
 
-    def outer(tangents: Tangents, rows: Rows) -> KernelSum:
-        matrix, columns = patches.gather(tangents), rows.reshape(-1, layer.features)
+    def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
+        if layer.features < min(patches.num_columns, rows[0].size // layer.features):
+            # The product is larger than its factors: one output at a time it stays in the cache. Not with fewer rows
+            # than features, since each product reorders the whole kernel first.
+            pulled = jax.lax.map(lambda each: fn(spread(kernel, each)).reshape(-1, channels), rows)
+            return pulled.reshape(*rows.shape[:2], *input_shape)
+        pulled = spread(kernel, rows).reshape(*rows.shape[:2], *input_shape)
+        return _one_after_the_other(fn, pulled)
+
+    def outer(tangents: Rows, rows: Rows) -> KernelSum:
+        matrix, columns = patches.gather(_fold(tangents)), rows.reshape(-1, layer.features)
         return columns.T @ matrix if transposed else matrix.T @ columns
 
     def to_kernel(total: KernelSum) -> Kernel:
         return (total.T if transposed else total).reshape(kernel_shape)
 
-    num_numbers = math.prod(patches.output_shape) * patches.num_columns + math.prod(output_shape)
-    return LinearOps(push, pull, outer, to_kernel, output_shape, num_numbers, _one_after_the_other)
+    return LinearOps(push, pull, outer, to_kernel, _one_after_the_other, output_shape)
 
 
 CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv], LinearOps]] = {
@@ -174,16 +165,47 @@ CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv], LinearOps]] = {
 def _after_pool(ops: LinearOps, layer: AveragePool, input_shape: tuple[int, ...]) -> LinearOps:
     """Let a layer read the averages of what enters."""
 
-    def pool(values: Tangents) -> Tangents:
-        return average_pool(layer, values)
+    def pool(tangents: Rows) -> Rows:
+        return jax.vmap(lambda images: average_pool(layer, images))(tangents)
 
-    def unpool(rows: Rows) -> Tangents:
-        values = jax.ShapeDtypeStruct((rows.shape[0], *input_shape), rows.dtype)
-        return jax.linear_transpose(pool, values)(rows)[0]
+    def unpool(rows: Array) -> Array:
+        images = jax.ShapeDtypeStruct((len(rows), *input_shape), rows.dtype)
+        return jax.linear_transpose(lambda values: average_pool(layer, values), images)(rows)[0]
 
     return ops._replace(
         push=lambda kernel, tangents: ops.push(kernel, pool(tangents)),
-        pull=lambda kernel, rows: unpool(ops.pull(kernel, rows)),
+        pull=lambda kernel, rows, fn: jax.vmap(fn)(jax.vmap(unpool)(ops.pull(kernel, rows, lambda each: each))),
         outer=lambda tangents, rows: ops.outer(pool(tangents), rows),
-        num_numbers=ops.num_numbers + math.prod(input_shape),
     )
+
+
+def _is_transposed(fan_in: int, fan_out: int) -> bool:
+    """Say whether a kernel's gradient is summed as r t^T: a product is slow if it transposes the wide factor.
+
+    The sum is transposed back after the last chunk: inside the loop, XLA would turn the products around again.
+    """
+    return fan_in >= 2 * fan_out
+
+
+def _at_once(fn: Callable[..., Array], rows: Rows, *per_output: Array) -> Rows:
+    """Apply fn to the rows of all outputs at once."""
+    return jax.vmap(fn)(rows, *per_output)
+
+
+def _one_after_the_other(fn: Callable[..., Array], rows: Rows, *per_output: Array) -> Rows:
+    """Apply fn to the rows of one output after the other, in place.
+
+    Patches read every number several times, and XLA would compute fn anew for each reading, at many times the cost.
+    It does not reach into a loop for that. Images are flat in the loop, which keeps XLA from changing their layout.
+    """
+
+    def one(index: Array, flat: Array) -> Array:
+        new = fn(flat[index].reshape(rows.shape[1:]), *(values[index] for values in per_output))
+        return flat.at[index].set(new.reshape(flat.shape[1:]))
+
+    return jax.lax.fori_loop(0, len(rows), one, rows.reshape(len(rows), -1, rows.shape[-1])).reshape(rows.shape)
+
+
+def _fold(rows: Rows) -> Array:
+    """Make outputs and examples one axis."""
+    return rows.reshape(-1, *rows.shape[2:])

@@ -1,9 +1,9 @@
 """A convolution as a matrix product: its patches as rows of a matrix, and the transpose, which folds them back.
 
-On a CPU this is many times faster than XLA's own convolutions, which run at a tenth of the speed of its matrix products.
-Two forms matter for that. The patches are a stack of strided slices, a new axis for every axis of the window: XLA copies
-those as blocks, where it would read a gather or a concatenation number by number (3 to 10 times slower). The fold is a
-sum of at most ceil(k / s)^2 gathers, each of at most one entry a pixel, since a scatter would be slower again.
+On a CPU this is many times faster than XLA's own convolutions, which run at a tenth of the speed of its products. Two
+idioms matter for that. The patches are a stack of strided slices with a new axis for each axis of the window: XLA
+copies those as blocks, where it reads a gather or a concatenation number by number (3 to 10 times slower). The fold is
+a sum of at most ceil(window / stride)^2 gathers of at most one entry a pixel each, since a scatter is slower again.
 """
 
 from collections.abc import Callable
@@ -57,9 +57,7 @@ def make_patches(image_shape: tuple[int, int, int], *, window: int, stride: int,
 
         def tap(row: int, column: int) -> Images:
             ends = (row + stride * (rows.num_outputs - 1) + 1, column + stride * (columns.num_outputs - 1) + 1)
-            return jax.lax.slice(
-                padded, (0, row, column, 0), (len(padded), *ends, channels), (1, stride, stride, 1)
-            )
+            return jax.lax.slice(padded, (0, row, column, 0), (len(padded), *ends, channels), (1, stride, stride, 1))
 
         stacked = jnp.stack([jnp.stack([tap(row, column) for column in taps], axis=3) for row in taps], axis=3)
         return stacked.reshape(-1, window * window * channels)
