@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jl1.closed_form import has_closed_form, make_closed_form_gradient
-from jl1.linear_ops import CONVOLUTIONS, make_linear_ops
+from jl1.linear_ops import make_linear_ops
 from jl1.losses import cross_entropy, defended_loss, penalised_loss, summed_defended_loss
-from jl1.models import MODELS, AveragePool, Conv, Dense, SequentialNet, create_model, make_apply_fn
+from jl1.models import CONVOLUTIONS, MODELS, AveragePool, Conv, Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import OUTPUTS, make_penalty
 from jl1.training import make_gradient
 
@@ -73,7 +73,7 @@ def arguments(labels, mask=None, lam=0.3, epsilon=0.1):
 def test_it_equals_the_automatic_form_to_1e_12(net, outputs, convolution):
     module, params, inputs, labels = problem(NETS[net])
     closed = make_closed_form_gradient(
-        module, outputs=outputs, scale="mean", loss_fn=SMOOTHED, convolution=convolution, chunk_bytes=2000
+        module.clone(convolution=convolution), outputs=outputs, scale="mean", loss_fn=SMOOTHED, chunk_bytes=2000
     )
     expected = automatic(module, outputs=outputs, scale="mean")(params, inputs, **arguments(labels))
     assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
@@ -132,9 +132,9 @@ def test_in_float32_it_is_as_exact_as_the_textbook_form(name, outputs):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_on_a_cpu_it_compiles_without_a_convolution_into_little_memory(name):
-    module = create_model(name)
+    module = create_model(name, convolution="patches")
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    closed = make_closed_form_gradient(module, outputs="probs", convolution="patches")
+    closed = make_closed_form_gradient(module, outputs="probs")
     shapes = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32)
     labels = jnp.zeros(128, int)
     compiled = jax.jit(partial(closed, **arguments(labels))).lower(params, shapes).compile()

@@ -16,9 +16,8 @@ from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExam
 from jl1.attacks.fgsm import sign_step
 from jl1.chunks import chunk_size, in_chunks
 from jl1.heads import HEADS
-from jl1.linear_ops import CONVOLUTIONS
 from jl1.losses import LossTerms
-from jl1.models import Dense, SequentialNet
+from jl1.models import Dense, SequentialNet, convolution_form
 from jl1.passes import Pass, Sums, bind, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
 from jl1.training import GradientFn
@@ -47,7 +46,6 @@ def make_closed_form_gradient(
     loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
     twin_loss_fn: ExampleLossFn | None = None,
     twin_weight: float = 0.5,
-    convolution: str | None = None,
     layer_names: tuple[str, ...] | None = None,
     chunk_bytes: int | None = None,
 ) -> GradientFn:
@@ -57,13 +55,12 @@ def make_closed_form_gradient(
     parameter tree; a layer without a bias may be among them.
 
     Args:
-        module: Network with `has_closed_form`; it fixes the layers.
+        module: Network with `has_closed_form`; it fixes the layers and the form of the convolutions.
         outputs: What is penalised, a name of `penalties.OUTPUTS`.
         scale: `sum` (Eq. 3), or `mean` over the c x d entries of the Jacobian.
         loss_fn: L of Eq. 3.
         twin_loss_fn: With a loss, the FGSM twins that raise it for the true label are trained on too; None: no twins.
         twin_weight: Weight of a point and of its twin: 1/2 for their mean, 1 for their sum.
-        convolution: A name of `linear_ops.CONVOLUTIONS`; None: `patches` on a CPU, `library` elsewhere.
         layer_names: Where `params` holds the kernel of each convolution and dense layer, in order; None: the
             module's own names.
         chunk_bytes: The batch is worked off in chunks whose rows take about as much; None: what suits the caches of
@@ -90,9 +87,8 @@ def make_closed_form_gradient(
         >>> jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
         True
     """
-    on_cpu = jax.default_backend() == "cpu"
-    convolution = convolution or ("patches" if on_cpu else "library")
-    _check_choices(module, outputs, scale, convolution)
+    _check_choices(module, outputs, scale)
+    on_cpu, convolution = jax.default_backend() == "cpu", convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
     slope, twins = _SLOPES[module.activation], (twin_loss_fn, twin_weight)
 
@@ -127,15 +123,15 @@ def make_closed_form_gradient(
     return gradient_fn
 
 
-def _check_choices(module: nn.Module, outputs: str, scale: str, convolution: str) -> None:
+def _check_choices(module: nn.Module, outputs: str, scale: str) -> None:
     """Refuse what has no closed form."""
     if not has_closed_form(module):
         raise ValueError(
             "the closed form needs a SequentialNet with relu or leaky_relu; differentiate other networks with "
             "training.make_gradient"
         )
-    if outputs not in HEADS or scale not in SCALES or convolution not in CONVOLUTIONS:
-        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, convolution={convolution!r}")
+    if outputs not in HEADS or scale not in SCALES:
+        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}")
 
 
 def _at_points_and_twins(

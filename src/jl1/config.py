@@ -142,6 +142,7 @@ _CHOICES = {
     "model.name": tuple(MODELS),
     "model.activation": tuple(ACTIVATIONS),
     "model.init": tuple(INITIALISERS),
+    "model.convolution": ("auto", *CONVOLUTIONS),
     "penalty.name": PENALTIES,
     "penalty.outputs": tuple(OUTPUTS),
     "penalty.scale": SCALES,

@@ -56,7 +56,7 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
     Args:
         layers: Convolutions, average pools and dense layers in order; what enters a dense layer is flattened.
         input_shape: Shape of one input, (height, width, channels) if the first layer is a convolution or a pool.
-        convolution: A name of `CONVOLUTIONS`.
+        convolution: A name of `models.CONVOLUTIONS`.
 
     Returns:
         The operations of each convolution and dense layer.
@@ -67,7 +67,7 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
             pools.append((layer, shape))
             shape = (*((side - layer.window) // layer.stride + 1 for side in shape[:-1]), shape[-1])
             continue
-        ops = _dense(shape, layer) if isinstance(layer, Dense) else CONVOLUTIONS[convolution](shape, layer)
+        ops = _dense(shape, layer) if isinstance(layer, Dense) else _CONVOLUTIONS[convolution](shape, layer)
         shape = ops.output_shape
         while pools:
             ops = _after_pool(ops, *pools.pop())
@@ -155,11 +155,10 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
     return LinearOps(push, pull, outer, to_kernel, _one_after_the_other, output_shape)
 
 
-CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv], LinearOps]] = {
+_CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv], LinearOps]] = {
     "library": _library_convolution,
     "patches": _patch_convolution,
 }
-"""The forms of a convolution, with the same numbers to rounding."""
 
 
 def _after_pool(ops: LinearOps, layer: AveragePool, input_shape: tuple[int, ...]) -> LinearOps:

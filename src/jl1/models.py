@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Float
 
 from jl1.array_types import ApplyFn, Inputs, Logits, Params
+from jl1.convolution import patch_convolution
 
 T = TypeVar("T")
 
@@ -46,6 +48,20 @@ def average_pool(layer: AveragePool, images: Float[Array, "batch height width ch
     return nn.avg_pool(images, (layer.window,) * 2, (layer.stride,) * 2)
 
 
+CONVOLUTIONS: Mapping[str, Callable[..., Array]] = {
+    "library": jax.lax.conv_general_dilated,
+    "patches": patch_convolution,
+}
+"""The library's convolution, which accelerators are fast at, and patches times a matrix, many times faster on a CPU."""
+
+
+def convolution_form(name: str = "auto") -> str:
+    """Return a name of `CONVOLUTIONS`; for `auto` the one that is faster on this backend."""
+    if name == "auto":
+        return "patches" if jax.default_backend() == "cpu" else "library"
+    return name
+
+
 class SequentialNet(nn.Module):
     """Hidden layers with an activation after each that has parameters, then one linear layer to the logits.
 
@@ -57,12 +73,14 @@ class SequentialNet(nn.Module):
         num_classes: Number of logits.
         activation: Applied after every hidden layer.
         kernel_init: Initialiser of every kernel; biases start at zero.
+        convolution: How convolutions are computed, a name of `CONVOLUTIONS` or `auto`: the same numbers to rounding.
     """
 
     hidden: tuple[Layer, ...]
     num_classes: int = 10
     activation: Callable[..., Any] = nn.relu
     kernel_init: Callable[..., Any] = initializers.glorot_uniform()
+    convolution: str = "auto"
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -88,7 +106,13 @@ class SequentialNet(nn.Module):
             return nn.Dense(layer.features, kernel_init=self.kernel_init, name=name)(flat)
         window, strides = (layer.kernel_size,) * 2, (layer.stride,) * 2
         module = nn.Conv(
-            layer.features, window, strides, padding=layer.padding, kernel_init=self.kernel_init, name=name
+            layer.features,
+            window,
+            strides,
+            padding=layer.padding,
+            kernel_init=self.kernel_init,
+            conv_general_dilated=CONVOLUTIONS[convolution_form(self.convolution)],
+            name=name,
         )
         return module(inputs)
 
@@ -125,6 +149,7 @@ def create_model(
     activation: str = "relu",
     init: str = "glorot_uniform",
     padding: tuple[str, ...] | None = None,
+    convolution: str = "auto",
 ) -> SequentialNet:
     """Create model A, B or C of Table 1 for any input shape and number of classes.
 
@@ -134,6 +159,7 @@ def create_model(
         activation: A name in `ACTIVATIONS`.
         init: A name in `INITIALISERS`.
         padding: Padding of each convolution in order; None for that of `MODELS`.
+        convolution: A name of `CONVOLUTIONS`, or `auto`: the faster one on this backend.
 
     Returns:
         The module; `make_apply_fn` makes the function of params and inputs.
@@ -152,8 +178,14 @@ def create_model(
         raise ValueError(f"num_classes={num_classes}: must be at least 2")
     if padding is not None:
         hidden = _with_padding(hidden, padding, name)
+    if convolution != "auto":
+        _known(CONVOLUTIONS, convolution, "convolution")
     return SequentialNet(
-        hidden, num_classes, _known(ACTIVATIONS, activation, "activation"), _known(INITIALISERS, init, "init")
+        hidden,
+        num_classes,
+        _known(ACTIVATIONS, activation, "activation"),
+        _known(INITIALISERS, init, "init"),
+        convolution,
     )
 
 

@@ -35,7 +35,7 @@ class Patches(NamedTuple):
     num_columns: int
 
 
-def make_patches(image_shape: tuple[int, int, int], *, window: int, stride: int, padding: str) -> Patches:
+def make_patches(image_shape: tuple[int, ...], *, window: int, stride: int, padding: str) -> Patches:
     """Make the two operations for square windows.
 
     Args:

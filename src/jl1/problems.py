@@ -84,6 +84,7 @@ def _create_module(config: Config, num_classes: int) -> SequentialNet:
             num_classes=num_classes,
             activation=config.model.activation,
             init=config.model.init,
+            convolution=config.model.convolution,
             padding=padding,
         )
     except ValueError as error:
