@@ -1,0 +1,107 @@
+"""The figures of bench.json as tables, for the terminal and as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table as RichTable
+
+from jl1.bench.bench_record import BenchRecord, Table
+from jl1.bench.picture import can_draw, draw
+
+_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "median_ms": ("ms", "{:.4g}"),
+    "min_ms": ("least ms", "{:.4g}"),
+    "repeats": ("runs", "{}"),
+    "share_of_peak": ("share of peak", "{:.2f}"),
+    "temporary_mb": ("temporary MB", "{:.1f}"),
+    "compile_seconds": ("compile s", "{:.1f}"),
+    "gradient_error": ("gradient error", "{:.0e}"),
+}
+"""Fields of a row: their headings and how they are written."""
+
+_SUMMARY: Mapping[str, str] = {
+    "times_faster_than": "closed form on logits, times faster than the best form of each peer",
+    "overhead": "what the loop of an epoch adds to bare steps, as a fraction",
+    "times_the_throughput": "two processes, times the throughput of one",
+}
+"""Fields of a table that stand below it."""
+
+
+class Layout(NamedTuple):
+    """A table as text.
+
+    Attributes:
+        title: What it is of.
+        header: The first row.
+        lines: The other rows.
+        below: Lines below it.
+    """
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+    below: list[str]
+
+
+def lay_out(table: Table) -> Layout:
+    """Write the figures of a table as text; columns without a figure are left out."""
+    rows = table["rows"]
+    fields = [field for field in _COLUMNS if any(field in row for row in rows.values())]
+    title = ", ".join([table["study"], *(f"{name} {value}" for name, value in table["setup"].items())])
+    lines = [[form, *(_cell(field, row) for field in fields)] for form, row in rows.items()]
+    below = [f"{text}: {_summary(table[field])}" for field, text in _SUMMARY.items() if field in table]
+    return Layout(title, ["form", *(_COLUMNS[field][0] for field in fields)], lines, below)
+
+
+def as_rich(layout: Layout) -> RichTable:
+    """Lay a table out for the terminal."""
+    rich = RichTable(title=layout.title, caption="\n".join(layout.below), title_justify="left", caption_justify="left")
+    for name in layout.header:
+        rich.add_column(name, justify="left" if name == layout.header[0] else "right")
+    for line in layout.lines:
+        rich.add_row(*line)
+    return rich
+
+
+def as_markdown(content: Mapping[str, Any]) -> str:
+    """Write all tables, with the command and the machine."""
+    machine = content["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    parts = [
+        f"    {content['command']}",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, "
+        f"{versions}; {machine['date']}; load average at the start {machine['load_average_at_start']}.",
+        "Milliseconds: median processor time of a process pinned to one core; for start-up and cores, of the clock.",
+    ]
+    for table in content["tables"]:
+        layout = lay_out(table)
+        alignment = ["---", *["---:"] * (len(layout.header) - 1)]
+        lines = [_markdown_row(line) for line in (layout.header, alignment, *layout.lines)]
+        parts += [f"## {layout.title}", "\n".join(lines), *layout.below]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(record: BenchRecord) -> list[Path]:
+    """Write bench.md, and bench.png if it can be drawn; return all files of the folder."""
+    (record.folder / "bench.md").write_text(as_markdown(record.content))
+    if can_draw():
+        draw(record.content, record.folder / "bench.png")
+    return sorted(record.folder.iterdir())
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    """Write one row."""
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(field: str, row: Mapping[str, Any]) -> str:
+    """Write one figure."""
+    return _COLUMNS[field][1].format(row[field]) if field in row else ""
+
+
+def _summary(value: Any) -> str:
+    """Write one figure, or one for each peer."""
+    return (
+        ", ".join(f"{peer} {times:.3g}" for peer, times in value.items()) if isinstance(value, dict) else f"{value:g}"
+    )
