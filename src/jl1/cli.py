@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 
 from jl1.bench.bench_record import BenchRecord
-from jl1.bench.report import as_rich, lay_out, write_report
+from jl1.bench.report import LEGEND, as_rich, lay_out_all, write_report
 from jl1.bench.studies import run_studies
 from jl1.cli_flags import (
     bench_options,
@@ -152,9 +152,10 @@ def _bench(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say(console, "interrupted; the rows so far are kept")
         status = _EXIT_INTERRUPTED
-    for table in record.content["tables"]:
-        console.print(as_rich(lay_out(table)))
-    say(console, f"files: {', '.join(map(str, write_report(record)))}")
+    for layout in lay_out_all(record.content["tables"]):
+        console.print(as_rich(layout))
+        say(console, "\n".join([*layout.below, ""]))
+    say(console, f"{LEGEND}\n\nfiles: {', '.join(map(str, write_report(record)))}")
     return status
 
 

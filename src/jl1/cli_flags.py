@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -47,16 +48,16 @@ def define_bench(values: flags.FlagValues) -> None:
 
 def bench_options(parsed: flags.FlagValues) -> BenchOptions:
     """Check the flags of `jl1 bench`."""
-    for flag, known in {"models": MODELS, "studies": STUDIES}.items():
-        check_names(flag, parsed[flag].value, known)
+    check_names("models", parsed.models, MODELS)
+    check_names("studies", parsed.studies, STUDIES)
     if parsed.peers:
         check_names("peers", parsed.peers, PEERS)
     if parsed.core not in _cores():
         raise UserError(f"--core={parsed.core}: this process may use the cores {', '.join(map(str, _cores()))}")
     if shutil.which(parsed.torch_python) is None:
         raise UserError(f"--torch_python={parsed.torch_python}: there is no such program")
-    values = {name: parsed[name].value for name in BenchOptions._fields}
-    return BenchOptions(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = {name: parsed[name].value for name in BenchOptions._fields}
+    return BenchOptions(**values)
 
 
 def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None:

@@ -35,8 +35,10 @@ def compare_forms(model: str, options: BenchOptions, record: BenchRecord, notice
     table = record.new_table("forms", model=model, batch_size=options.batch_size, num_classes=10, side=28)
     operations = options.batch_size * exact_operations(create_model(model), (28, 28, 1))
     with ExitStack() as stack, TemporaryDirectory() as folder:
-        contenders = list(_contenders(model, options, Path(folder), stack, notice))
-        contenders = list(_compared(contenders, Path(folder), notice))
+        made = list(_contenders(model, options, Path(folder), stack, notice))
+        notice(f"{model}: {len(made)} forms are compiled; now their gradients are compared")
+        contenders = list(_compared(made, Path(folder), notice))
+        notice(f"{model}: the gradients agree; now {len(contenders)} forms take turns")
         for rows in take_turns(contenders, Limits(options.repeats, options.form_seconds)):
             rows = with_shares(rows, operations)
             table["times_faster_than"] = speedups(rows)

@@ -4,6 +4,7 @@ To measure another form of the gradient, add one line to `GRADIENTS`: the last w
 penalises, and its first word says in which process it runs. Loaded by `worker.py`.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -59,8 +60,11 @@ def to_arrays(problem: StepProblem, result: tuple[Params, LossTerms]) -> dict[st
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Form:
     """Compile a function for these arguments."""
+    start = time.perf_counter()
     program = jax.jit(function).lower(*arguments).compile()
-    facts = {"temporary_mb": round(program.memory_analysis().temp_size_in_bytes / 1e6, 3)}
+    facts = {"compile_seconds": round(time.perf_counter() - start, 3)}
+    if memory := program.memory_analysis():  # not every device tells
+        facts["temporary_mb"] = round(memory.temp_size_in_bytes / 1e6, 3)
     return lambda: jax.block_until_ready(program(*arguments)), facts
 
 

@@ -1,5 +1,6 @@
 """What `jl1 bench` can be asked for."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 PEERS = ("automatic", "textbook", "torch")
@@ -23,9 +24,9 @@ class BenchOptions(NamedTuple):
         torch_python: Interpreter that can import PyTorch.
     """
 
-    models: tuple[str, ...]
-    studies: tuple[str, ...]
-    peers: tuple[str, ...]
+    models: Sequence[str]
+    studies: Sequence[str]
+    peers: Sequence[str]
     batch_size: int
     repeats: int
     form_seconds: float

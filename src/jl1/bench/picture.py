@@ -7,8 +7,16 @@ from typing import Any
 
 from jl1.bench.bench_record import Table
 
-_COLOURS = {"closed": "#1b6ca8", "estimate": "#7fb7de", "plain": "#6b6b6b", "library": "#6b6b6b"}
-_PEER_COLOUR = "#d98a3d"
+_COLOURS = {
+    "closed": "#1b6ca8",
+    "estimate": "#7fb7de",
+    "plain": "#6b6b6b",
+    "library": "#6b6b6b",
+    "automatic": "#e3b23c",
+    "textbook": "#d9783d",
+    "torch": "#a8324a",
+}
+"""By the first word of a form's name."""
 
 
 def can_draw() -> bool:
@@ -40,20 +48,28 @@ def _draw_panel(panel: Any, table: Table) -> None:
     """Draw the forms of one model, the fastest on top."""
     forms = sorted((form for form in table["rows"] if form != "matrix product"), key=lambda form: -_ms(table, form))
     times = [_ms(table, form) for form in forms]
-    panel.barh(forms, times, height=0.7, color=[_COLOURS.get(form.split()[0], _PEER_COLOUR) for form in forms])
+    panel.barh(forms, times, height=0.7, color=[_COLOURS[form.split()[0]] for form in forms])
     panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.set_xlim(min(times) / 2, 4 * max(times))  # room for the figures behind the bars
     for position, form in enumerate(forms):
         share = table["rows"][form].get("share_of_peak")
         text = f" {times[position]:.3g} ms" + (f", {share:.0%} of peak" if share else "")
-        panel.text(times[position], position, text, va="center", fontsize=7)
+        panel.text(
+            times[position],
+            position,
+            text,
+            va="center",
+            fontsize=7,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},
+        )
     for milliseconds, style, text in _marks(table):
         panel.axvline(milliseconds, color="black", linewidth=0.8, linestyle=style, label=text)
     setup = table["setup"]
     panel.set_title(f"model {setup['model']}, batch {setup['batch_size']}", loc="left", fontsize=10)
     panel.tick_params(labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=7, loc="lower right", frameon=False)
+    panel.legend(fontsize=7, loc="upper right", framealpha=1, edgecolor="none")
 
 
 def _marks(table: Table) -> list[tuple[float, str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE
 from rich.table import Table as RichTable
 
 from jl1.bench.bench_record import BenchRecord, Table
@@ -11,21 +12,27 @@ from jl1.bench.picture import can_draw, draw
 
 _COLUMNS: Mapping[str, tuple[str, str]] = {
     "median_ms": ("ms", "{:.4g}"),
-    "min_ms": ("least ms", "{:.4g}"),
     "repeats": ("runs", "{}"),
-    "share_of_peak": ("share of peak", "{:.2f}"),
-    "temporary_mb": ("temporary MB", "{:.1f}"),
+    "share_of_peak": ("of peak", "{:.2f}"),
+    "temporary_mb": ("MB", "{:.1f}"),
     "compile_seconds": ("compile s", "{:.1f}"),
-    "gradient_error": ("gradient error", "{:.0e}"),
+    "gradient_error": ("error", "{:.0e}"),
 }
 """Fields of a row: their headings and how they are written."""
 
-_SUMMARY: Mapping[str, str] = {
+_SUMMARIES: Mapping[str, str] = {
     "times_faster_than": "closed form on logits, times faster than the best form of each peer",
     "overhead": "what the loop of an epoch adds to bare steps, as a fraction",
     "times_the_throughput": "two processes, times the throughput of one",
+    "microseconds_an_example": "microseconds an example",
 }
 """Fields of a table that stand below it."""
+
+LEGEND = (
+    "Milliseconds are medians of processor time in a process pinned to one core (start-up and cores: of the clock), "
+    "MB the temporary memory of the compiled program, error that of the gradient against the closed form's, of peak "
+    "the operations of the exact step over what the same run's float32 matrix product would do in that time."
+)
 
 
 class Layout(NamedTuple):
@@ -44,21 +51,43 @@ class Layout(NamedTuple):
     below: list[str]
 
 
-def lay_out(table: Table) -> Layout:
-    """Write the figures of a table as text; columns without a figure are left out."""
+def lay_out_all(tables: Sequence[Table]) -> list[Layout]:
+    """Write all tables as text; those of the study `scaling` become one table a model."""
+    layouts, scaling = [], {}
+    for table in tables:
+        if table["study"] == "scaling":
+            scaling.setdefault(table["setup"]["model"], []).append(table)
+        else:
+            layouts.append(_lay_out(table))
+    return layouts + [_lay_out_scaling(model, parts) for model, parts in scaling.items()]
+
+
+def _lay_out(table: Table) -> Layout:
+    """Write one table; columns without a figure are left out."""
     rows = table["rows"]
     fields = [field for field in _COLUMNS if any(field in row for row in rows.values())]
     title = ", ".join([table["study"], *(f"{name} {value}" for name, value in table["setup"].items())])
     lines = [[form, *(_cell(field, row) for field in fields)] for form, row in rows.items()]
-    below = [f"{text}: {_summary(table[field])}" for field, text in _SUMMARY.items() if field in table]
+    below = [f"{text}: {_summary(table[field])}" for field, text in _SUMMARIES.items() if field in table]
     return Layout(title, ["form", *(_COLUMNS[field][0] for field in fields)], lines, below)
+
+
+def _lay_out_scaling(model: str, tables: Sequence[Table]) -> Layout:
+    """Write a line a setup: milliseconds and temporary MB of each form."""
+    forms = [form for form in tables[0]["rows"] if form != "matrix product"]
+    lines = []
+    for table in tables:
+        setup, rows = table["setup"], table["rows"]
+        cells = [f"{rows[form]['median_ms']:.4g} ({rows[form]['temporary_mb']:.1f})" for form in forms if form in rows]
+        lines.append([f"{setup['num_classes']} classes, batch {setup['batch_size']}, side {setup['side']}", *cells])
+    return Layout(f"scaling, model {model}: ms (MB)", ["setup", *forms], lines, [])
 
 
 def as_rich(layout: Layout) -> RichTable:
     """Lay a table out for the terminal."""
-    rich = RichTable(title=layout.title, caption="\n".join(layout.below), title_justify="left", caption_justify="left")
-    for name in layout.header:
-        rich.add_column(name, justify="left" if name == layout.header[0] else "right")
+    rich = RichTable(title=layout.title, title_justify="left", box=SIMPLE, pad_edge=False)
+    for index, name in enumerate(layout.header):
+        rich.add_column(name, justify="right" if index else "left", no_wrap=not index)
     for line in layout.lines:
         rich.add_row(*line)
     return rich
@@ -72,10 +101,9 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         f"    {content['command']}",
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; Python {machine['python']}, "
         f"{versions}; {machine['date']}; load average at the start {machine['load_average_at_start']}.",
-        "Milliseconds: median processor time of a process pinned to one core; for start-up and cores, of the clock.",
+        LEGEND,
     ]
-    for table in content["tables"]:
-        layout = lay_out(table)
+    for layout in lay_out_all(content["tables"]):
         alignment = ["---", *["---:"] * (len(layout.header) - 1)]
         lines = [_markdown_row(line) for line in (layout.header, alignment, *layout.lines)]
         parts += [f"## {layout.title}", "\n".join(lines), *layout.below]
@@ -101,7 +129,7 @@ def _cell(field: str, row: Mapping[str, Any]) -> str:
 
 
 def _summary(value: Any) -> str:
-    """Write one figure, or one for each peer."""
+    """Write one figure, or one for each name."""
     return (
         ", ".join(f"{peer} {times:.3g}" for peer, times in value.items()) if isinstance(value, dict) else f"{value:g}"
     )

@@ -83,10 +83,10 @@ def layer_shapes(module: SequentialNet, input_shape: tuple[int, ...]) -> list[La
     """Return the shapes of every layer."""
     shapes, reads = [], input_shape
     for layer in _all_layers(module):
-        writes, fan_in = (layer.features,), math.prod(reads)
+        positions, fan_in = (), math.prod(reads)
         if isinstance(layer, Conv):
-            writes = (*(_positions(size, layer) for size in reads[:2]), layer.features)
-            fan_in = reads[2] * layer.kernel_size**2
+            positions, fan_in = tuple(_positions(size, layer) for size in reads[:2]), reads[-1] * layer.kernel_size**2
+        writes = (*positions, layer.features)
         shapes.append(LayerShape(reads, writes, math.prod(writes) * fan_in))
         reads = writes
     return shapes

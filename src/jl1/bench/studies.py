@@ -27,7 +27,7 @@ from jl1.bench.processes import (
 
 Study = Callable[[BenchOptions, BenchRecord, Notice], None]
 
-_STEP_FORMS = ("plain", "closed form logits")
+_STEP_FORMS = ("matrix product", "plain", "estimate frobenius_projected", "closed form logits")
 _MOST_STARTS = 5
 _SECONDS_A_CORE = 5.0
 
@@ -53,7 +53,7 @@ def run_studies(options: BenchOptions, record: BenchRecord, notice: Notice) -> N
     """
     for name, study in _STUDIES.items():
         if name in options.studies:
-            notice(f"study {name}")
+            notice(f"study {name} ...")
             try:
                 study(options, record, notice)
             except WorkerError as error:
@@ -70,15 +70,20 @@ def _scaling(options: BenchOptions, record: BenchRecord, notice: Notice) -> None
     """Measure the step by the number of classes, the batch and the side of the images."""
     for model in options.models:
         for change in SCALING[model]:
-            setup = {"batch_size": options.batch_size, "num_classes": 10, "side": 28, **change}
-            _one_table("scaling", options, record, [MATRIX, *_STEP_FORMS], model=model, **setup)
+            setup = {"model": model, "batch_size": options.batch_size, "num_classes": 10, "side": 28, **change}
+            _one_table("scaling", options, record, _STEP_FORMS, **setup)
 
 
 def _attacks(options: BenchOptions, record: BenchRecord, notice: Notice) -> None:
     """Measure the attacks and the evaluation."""
     for model in options.models:
         setup = {"model": model, "batch_size": options.batch_size}
-        _one_table("attacks", options, record, [MATRIX, "clean", "fgsm", "pgd-20"], **setup)
+        table = _one_table("attacks", options, record, [MATRIX, "clean", "fgsm", "pgd-20"], **setup)
+        table["microseconds_an_example"] = {
+            form: round(1e3 * row["median_ms"] / options.batch_size, 3)
+            for form, row in table["rows"].items()
+            if form != MATRIX
+        }
 
 
 def _loop(options: BenchOptions, record: BenchRecord, notice: Notice) -> None:

@@ -42,11 +42,10 @@ class Session:
         return {}
 
     def make(self, form: str) -> dict[str, Any]:
-        """Make a form: compile it, where there is something to compile."""
+        """Make a form, and tell what is known of it."""
         assert self._forms is not None
-        start = time.perf_counter()
         self._runs[form], facts = self._forms.make_form(self._problem, form)
-        return {"compile_seconds": round(time.perf_counter() - start, 3), **facts}
+        return facts
 
     def run(self, form: str) -> dict[str, Any]:
         """Run a form once: seconds of this process's processor time, all threads together, and of the clock."""
@@ -65,8 +64,9 @@ class Session:
     def save(self, form: str, path: str) -> dict[str, Any]:
         """Run a form once and write what it gives to an .npz file."""
         assert self._forms is not None
-        arrays = self._forms.to_arrays(self._problem, self._runs[form]())
-        np.savez(path, **{name: np.asarray(array) for name, array in arrays.items()})
+        named = self._forms.to_arrays(self._problem, self._runs[form]())
+        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in named.items()}
+        np.savez(path, **arrays)
         return {}
 
     def export(self, path: str) -> dict[str, Any]:
