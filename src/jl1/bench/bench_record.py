@@ -89,7 +89,12 @@ def speedups(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
         peer = form.split()[0]
         if penalised(form) == "logits" and peer != "closed":
             times[peer] = min(times.get(peer, row["median_ms"]), row["median_ms"])
-    return {peer: round(milliseconds / ours, 3) for peer, milliseconds in times.items()}
+    return {peer: round(best / ours, 3) for peer, best in times.items()}
+
+
+def milliseconds(value: float) -> str:
+    """Write a duration with three digits, and none behind the point from a second on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _machine() -> dict[str, Any]:

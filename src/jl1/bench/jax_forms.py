@@ -73,7 +73,8 @@ def _matrix_product(problem: StepProblem) -> Form:
     del problem
     matrix = jnp.ones((_MATRIX_SIZE, _MATRIX_SIZE))
     run, facts = _compiled(jnp.dot, matrix, matrix)
-    return run, facts | {"operations": 2 * _MATRIX_SIZE**3}
+    device = jax.devices()[0]
+    return run, facts | {"operations": 2 * _MATRIX_SIZE**3, "device": f"{device.platform} {device.device_kind}"}
 
 
 def _gradient_form(make_gradient_fn: Callable[[StepProblem], GradientFn], problem: StepProblem) -> Form:

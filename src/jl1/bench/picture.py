@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jl1.bench.bench_record import Table
+from jl1.bench.bench_record import Table, milliseconds
 
 _COLOURS = {
     "closed": "#1b6ca8",
@@ -50,21 +50,21 @@ def _draw_panel(panel: Any, table: Table) -> None:
     times = [_ms(table, form) for form in forms]
     panel.barh(forms, times, height=0.7, color=[_COLOURS[form.split()[0]] for form in forms])
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.xaxis.set_major_formatter(lambda value, _: milliseconds(value))
     panel.set_xlim(min(times) / 2, 4 * max(times))  # room for the figures behind the bars
     for position, form in enumerate(forms):
         share = table["rows"][form].get("share_of_peak")
-        text = f" {times[position]:.3g} ms" + (f", {share:.0%} of peak" if share else "")
+        text = f"{milliseconds(times[position])} ms" + (f", {share:.0%} of peak" if share else "")
         panel.text(
-            times[position],
+            1.03 * times[position],
             position,
             text,
             va="center",
             fontsize=7,
             bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},
         )
-    for milliseconds, style, text in _marks(table):
-        panel.axvline(milliseconds, color="black", linewidth=0.8, linestyle=style, label=text)
+    for value, style, text in _marks(table):
+        panel.axvline(value, color="black", linewidth=0.8, linestyle=style, label=text)
     setup = table["setup"]
     panel.set_title(f"model {setup['model']}, batch {setup['batch_size']}", loc="left", fontsize=10)
     panel.tick_params(labelsize=8)

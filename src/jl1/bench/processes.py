@@ -62,7 +62,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise WorkerError(f"the process is gone, with exit status {self._process.wait()} (memory?)")
+            raise WorkerError(f"the process is gone, with exit status {self._process.wait()}")
         reply = json.loads(line)
         if "error" in reply:
             raise WorkerError(reply["error"])

@@ -1,22 +1,22 @@
 """The figures of bench.json as tables, for the terminal and as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE
 from rich.table import Table as RichTable
 
-from jl1.bench.bench_record import BenchRecord, Table
+from jl1.bench.bench_record import BenchRecord, Table, milliseconds
 from jl1.bench.picture import can_draw, draw
 
-_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "median_ms": ("ms", "{:.4g}"),
-    "repeats": ("runs", "{}"),
-    "share_of_peak": ("of peak", "{:.2f}"),
-    "temporary_mb": ("MB", "{:.1f}"),
-    "compile_seconds": ("compile s", "{:.1f}"),
-    "gradient_error": ("error", "{:.0e}"),
+_COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "median_ms": ("ms", milliseconds),
+    "repeats": ("runs", str),
+    "share_of_peak": ("of peak", "{:.2f}".format),
+    "temporary_mb": ("MB", "{:.1f}".format),
+    "compile_seconds": ("compile s", "{:.1f}".format),
+    "gradient_error": ("error", "{:.0e}".format),
 }
 """Fields of a row: their headings and how they are written."""
 
@@ -78,7 +78,11 @@ def _lay_out_scaling(model: str, tables: Sequence[Table]) -> Layout:
     lines = []
     for table in tables:
         setup, rows = table["setup"], table["rows"]
-        cells = [f"{rows[form]['median_ms']:.4g} ({rows[form]['temporary_mb']:.1f})" for form in forms if form in rows]
+        cells = [
+            f"{milliseconds(rows[form]['median_ms'])} ({rows[form]['temporary_mb']:.1f})"
+            for form in forms
+            if form in rows
+        ]
         lines.append([f"{setup['num_classes']} classes, batch {setup['batch_size']}, side {setup['side']}", *cells])
     return Layout(f"scaling, model {model}: ms (MB)", ["setup", *forms], lines, [])
 
@@ -125,7 +129,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 def _cell(field: str, row: Mapping[str, Any]) -> str:
     """Write one figure."""
-    return _COLUMNS[field][1].format(row[field]) if field in row else ""
+    return _COLUMNS[field][1](row[field]) if field in row else ""
 
 
 def _summary(value: Any) -> str:
