@@ -77,7 +77,7 @@ def main() -> int:
     record = BenchRecord(options.folder, shlex.join(["python", *sys.argv]))
     statuses = [run("pytest", "-m", "gpu", "tests")] if options.tests else []
     measure(record, options)
-    write_report(record)
+    print(write_report(record))
     for config in options.train:
         workdir = options.folder / config.replace(":", "_")
         statuses.append(run("jl1", "train", f"--config={config}", f"--workdir={workdir}", *sys.argv[end + 1 :]))

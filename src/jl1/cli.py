@@ -155,7 +155,7 @@ def _bench(arguments: list[str]) -> int:
     for layout in lay_out_all(record.content["tables"]):
         console.print(as_rich(layout))
         say(console, "\n".join([*layout.below, ""]))
-    say(console, f"{LEGEND}\n\nfiles: {', '.join(map(str, write_report(record)))}")
+    say(console, f"{LEGEND}\n\n{write_report(record)}")
     return status
 
 

@@ -37,7 +37,7 @@ def compare_forms(model: str, options: BenchOptions, record: BenchRecord, notice
     with ExitStack() as stack, TemporaryDirectory() as folder:
         made = list(_contenders(model, options, Path(folder), stack, notice))
         notice(f"{model}: {len(made)} forms are compiled; now their gradients are compared")
-        contenders = list(_compared(made, Path(folder), notice))
+        contenders = list(compared(made, Path(folder), notice))
         notice(f"{model}: the gradients agree; now {len(contenders)} forms take turns")
         for rows in take_turns(contenders, Limits(options.repeats, options.form_seconds)):
             rows = with_shares(rows, operations)
@@ -69,7 +69,7 @@ def _contenders(
             notice(f"{model}: {peer} is left out: {error}")
 
 
-def _compared(contenders: Sequence[Contender], folder: Path, notice: Notice) -> Iterator[Contender]:
+def compared(contenders: Sequence[Contender], folder: Path, notice: Notice) -> Iterator[Contender]:
     """Compare every exact gradient with the first of its kind, which is ours, and note the largest error."""
     references: dict[str, Mapping[str, np.ndarray]] = {}
     for contender in contenders:

@@ -24,11 +24,16 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def drawn_tables(content: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of the study `forms`, which are what is drawn."""
+    return [table for table in content["tables"] if table["study"] == "forms" and table["rows"]]
+
+
 def draw(content: Mapping[str, Any], path: Path) -> None:
-    """Draw the tables of the study `forms`, one panel a model."""
+    """Draw one panel a model."""
     from matplotlib.figure import Figure  # optional, and slow to import
 
-    tables = [table for table in content["tables"] if table["study"] == "forms" and table["rows"]]
+    tables = drawn_tables(content)
     heights = [len(table["rows"]) for table in tables]
     figure = Figure(figsize=(9, 1.2 + 0.27 * sum(heights) + 0.7 * len(tables)), layout="constrained")
     panels = figure.subplots(len(tables), 1, squeeze=False, gridspec_kw={"height_ratios": heights})

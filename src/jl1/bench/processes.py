@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 _FOLDER = Path(__file__).parent
 _FEWEST_RUNS = 3
@@ -42,7 +42,7 @@ class Worker:
             env=child_environment(python) | {"JAX_ENABLE_COMPILATION_CACHE": "0"},  # compilation is measured
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,14 +1,13 @@
 """The figures of bench.json as tables, for the terminal and as Markdown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE
 from rich.table import Table as RichTable
 
-from jl1.bench.bench_record import BenchRecord, Table, milliseconds
-from jl1.bench.picture import can_draw, draw
+from jl1.bench.bench_record import BENCH_FILE, BenchRecord, Table, milliseconds
+from jl1.bench.picture import can_draw, draw, drawn_tables
 
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "median_ms": ("ms", milliseconds),
@@ -114,12 +113,16 @@ def as_markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(record: BenchRecord) -> list[Path]:
-    """Write bench.md, and bench.png if it can be drawn; return all files of the folder."""
-    (record.folder / "bench.md").write_text(as_markdown(record.content))
-    if can_draw():
-        draw(record.content, record.folder / "bench.png")
-    return sorted(record.folder.iterdir())
+def write_report(record: BenchRecord) -> str:
+    """Write bench.md, and bench.png if there is something to draw and to draw with; say which files there are."""
+    paths = [record.folder / name for name in (BENCH_FILE, "bench.md")]
+    paths[1].write_text(as_markdown(record.content))
+    if not drawn_tables(record.content):
+        return f"files: {', '.join(map(str, paths))}"
+    if not can_draw():
+        return f"files: {', '.join(map(str, paths))} (a picture needs matplotlib: pip install 'jl1[plots]')"
+    draw(record.content, record.folder / "bench.png")
+    return f"files: {', '.join(map(str, [*paths, record.folder / 'bench.png']))}"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
