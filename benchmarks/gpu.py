@@ -2,9 +2,8 @@
 
     python benchmarks/gpu.py DIR [--models A B C] [--batch_size=128] [--repeats=15] [--tests] [--train CONFIG ...]
 
-Writes DIR/bench.json and DIR/bench.md: the step in float32 and in tf32, with the library's convolutions and with gather
-+ matrix product, the whole batch at once and in chunks; milliseconds are of the clock. `--tests` first runs the tests
-marked gpu, `--train train:A train:B` then runs configs through `jl1 train`, each into a folder of DIR; what follows
+Writes DIR/bench.json and DIR/bench.md: the step in float32 and in tf32, with every form of the convolutions, the whole
+batch at once and in chunks; milliseconds are of the clock. `--tests` first runs the tests marked gpu, `--train train:A train:B` then runs configs through `jl1 train`, each into a folder of DIR; what follows
 `--` goes to each of them (`-- --config.data.dir=DATA`). It runs on a CPU too, as a test of the script, and says so.
 """
 
@@ -21,6 +20,7 @@ from jl1.bench.bench_record import BenchRecord
 from jl1.bench.jax_forms import GRADIENTS
 from jl1.bench.processes import Limits, Worker, WorkerError, make_forms, take_turns
 from jl1.bench.report import write_report
+from jl1.linear_ops import CONVOLUTIONS
 from jl1.models import MODELS
 
 _MATRIX = "matrix product"
@@ -31,7 +31,7 @@ _FORM_SECONDS = 20.0
 
 def setups(model: str) -> Iterator[dict[str, Any]]:
     """Yield everything that the step is measured with."""
-    convolutions = ("library",) if model == "C" else ("library", "gather")  # C has none
+    convolutions = ("library",) if model == "C" else tuple(CONVOLUTIONS)  # C has none
     for precision, convolution, chunks in product(("float32", "tensorfloat32"), convolutions, _CHUNKS):
         closed_form = {"convolution": convolution, "chunk_bytes": _CHUNKS[chunks]}
         yield {"model": model, "matmul_precision": precision, "closed_form": closed_form}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jl1.array_types import Inputs, Labels, Params
-from jl1.models import OUTPUT_LAYER, Conv, Dense, SequentialNet, create_model
+from jl1.models import Conv, Dense, SequentialNet, create_model
 
 
 class StepProblem(NamedTuple):
@@ -69,9 +69,8 @@ def create_problem(
 def export_problem(problem: StepProblem, path: str) -> None:
     """Write layers, weights and batch for `torch_forms`."""
     module, layers, arrays = problem.module, [], {}
-    names = (*(f"layer_{index}" for index in range(len(module.hidden))), OUTPUT_LAYER)
     shapes = layer_shapes(module, problem.inputs.shape[1:])
-    for name, layer, shape in zip(names, _all_layers(module), shapes, strict=True):
+    for name, layer, shape in zip(module.layer_names, _all_layers(module), shapes, strict=True):
         kind = "conv" if isinstance(layer, Conv) else "dense"
         layers.append({"name": name, "kind": kind, "reads": shape.reads, **layer._asdict()})
         arrays |= {f"{name}/{part}": np.asarray(problem.params[name][part]) for part in ("kernel", "bias")}
@@ -104,7 +103,9 @@ def exact_operations(module: SequentialNet, input_shape: tuple[int, ...]) -> int
 
 def _all_layers(module: SequentialNet) -> tuple[Conv | Dense, ...]:
     """Return the hidden layers and the last."""
-    return (*module.hidden, Dense(module.num_classes))
+    layers = (*module.hidden, Dense(module.num_classes))
+    assert all(isinstance(layer, Conv | Dense) for layer in layers), "Table 1 has no other layers"
+    return tuple(layer for layer in layers if isinstance(layer, Conv | Dense))
 
 
 def _positions(size: int, layer: Conv) -> int:
