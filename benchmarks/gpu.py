@@ -3,8 +3,9 @@
     python benchmarks/gpu.py DIR [--models A B C] [--batch_size=128] [--repeats=15] [--tests] [--train CONFIG ...]
 
 Writes DIR/bench.json and DIR/bench.md: the step in float32 and in tf32, with every form of the convolutions, the whole
-batch at once and in chunks; milliseconds are of the clock. `--tests` first runs the tests marked gpu, `--train train:A train:B` then runs configs through `jl1 train`, each into a folder of DIR; what follows
-`--` goes to each of them (`-- --config.data.dir=DATA`). It runs on a CPU too, as a test of the script, and says so.
+batch at once and in chunks; milliseconds are of the clock. `--tests` first runs the tests marked gpu, `--train train:A
+train:B` then runs configs through `jl1 train`, each into a folder of DIR; what follows `--` goes to each of them
+(`-- --config.data.dir=DATA`). It runs on a CPU too, as a test of the script, and says so.
 """
 
 import argparse
