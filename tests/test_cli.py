@@ -118,7 +118,7 @@ def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
         (["evaluate"], "needs --workdir"),
         (["evaluate", "--workdir=nowhere"], "nowhere is not the folder of a jl1 run"),
         (["evaluate", "--workdir=x", "--epsilons=0.1,8"], "'8' is not a number in [0, 1]"),
-        (["evaluate", "--workdir=x", "--attacks=fgsm,cw"], "no attack cw; there are clean, fgsm, pgd"),
+        (["evaluate", "--workdir=x", "--attacks=fgsm,cw"], "--attacks: there is no cw; there are clean, fgsm, pgd"),
         (["evaluate", "--workdir=x", "--pgd_steps=0"], "0 is not a positive integer"),
         (["prepare", "--config.data.name=mnist_5"], "did you mean 'mnist_5k'"),
     ],

@@ -1,7 +1,7 @@
 """The command `jl1`: flags and subcommands. Only this file and `display` write to the terminal."""
 
-import difflib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +9,23 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from jl1.config import Config, validate_config
-from jl1.config_files import config_folder, field_names, load_config, run_name
+from jl1.bench.bench_record import BenchRecord
+from jl1.bench.report import LEGEND, as_rich, lay_out_all, write_report
+from jl1.bench.studies import run_studies
+from jl1.cli_flags import (
+    bench_options,
+    check_names,
+    define_attacks,
+    define_bench,
+    define_workdir,
+    fraction,
+    parse,
+    parse_config,
+)
+from jl1.config import validate_config
+from jl1.config_files import config_folder, run_name
 from jl1.data import prepare_dataset
 from jl1.data_cache import cache_folder
 from jl1.display import LiveReporter, PlainReporter, accuracy_table, say, show_result
@@ -36,6 +47,10 @@ jl1: train networks with an L1 penalty on their Jacobian, attack them, report wh
                attack the newest checkpoint of a run again
   jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]
                do the slow part of a data set once (download, decode)
+  jl1 bench    [--out=runs/bench] [--models=C,A,B] [--studies=forms,loop,scaling,attacks,startup,cores]
+               [--peers=automatic,textbook,torch] [--batch_size=128] [--repeats=15] [--form_seconds=60]
+               [--core=0] [--torch_python=PYTHON]
+               time the exact step beside its peers, pinned to one core
 
 """
 
@@ -81,7 +96,7 @@ def _keep_compiled_programs() -> None:
 
 def _train(arguments: list[str]) -> int:
     """Train, attack and record one run."""
-    config, parsed = _parse_config(arguments, "quickstart", _define_workdir)
+    config, parsed = parse_config(arguments, "quickstart", define_workdir)
     validate_config(config)
     workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
     console = Console()
@@ -93,18 +108,16 @@ def _train(arguments: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     """Attack the newest checkpoint of a run again."""
-    parsed = _parse(arguments, _define_workdir, _define_attacks)
+    parsed = parse(arguments, define_workdir, define_attacks)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
     options = AttackOptions(
-        [_fraction(text) for text in parsed.epsilons],
+        [fraction(text) for text in parsed.epsilons],
         parsed.pgd_steps,
         parsed.pgd_restarts,
         parsed.batch_size,
     )
-    unknown = set(parsed.attacks) - set(ATTACKS)
-    if unknown:
-        raise UserError(f"--attacks: no attack {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
+    check_names("attacks", parsed.attacks, ATTACKS)
     console, workdir = Console(), Path(parsed.workdir)
     with _reporter(console) as reporter:
         rows = evaluate_run(
@@ -122,88 +135,36 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _prepare(arguments: list[str]) -> int:
     """Download, prepare and decode a data set."""
-    config, _ = _parse_config(arguments, "train")
+    config, _ = parse_config(arguments, "train")
     say(Console(), prepare_dataset(config.data.name, data_dir=config.data.dir))
     return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    """Measure the exact step beside its peers."""
+    parsed = parse(arguments, define_bench)
+    options = bench_options(parsed)
+    console = Console()
+    record = BenchRecord(Path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
+    status = 0
+    try:
+        run_studies(options, record, lambda text: say(console, text))
+    except KeyboardInterrupt:
+        say(console, "interrupted; the rows so far are kept")
+        status = _EXIT_INTERRUPTED
+    for layout in lay_out_all(record.content["tables"]):
+        console.print(as_rich(layout))
+        say(console, "\n".join([*layout.below, ""]))
+    say(console, f"{LEGEND}\n\n{write_report(record)}")
+    return status
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "prepare": _prepare,
+    "bench": _bench,
 }
-
-
-def _define_workdir(values: flags.FlagValues) -> None:
-    """Define --workdir."""
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-
-
-def _define_attacks(values: flags.FlagValues) -> None:
-    """Define the flags of `jl1 evaluate`."""
-    flags.DEFINE_list("attacks", list(ATTACKS), "which attacks", flag_values=values)
-    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
-    flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
-    flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
-    flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
-    flags.DEFINE_string("data_dir", None, "folder with the data, if it has moved", flag_values=values)
-
-
-def _parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
-    """Parse the flags of one subcommand; jl1 defines none in the process's own flag table."""
-    values = flags.FlagValues()
-    try:
-        for define in definitions:
-            define(values)
-        rest = values(["jl1", *arguments])
-    except (flags.Error, TypeError) as error:
-        raise UserError(f"{error}\n(`jl1 help` lists the flags, docs/configs.md the fields)") from error
-    if len(rest) > 1:
-        raise UserError(f"did not understand {' '.join(rest[1:])!r}; flags are written --name=value")
-    return values
-
-
-def _parse_config(
-    arguments: list[str], default: str, *definitions: Callable[[flags.FlagValues], None]
-) -> tuple[Config, flags.FlagValues]:
-    """Load the config that --config names, apply every --config.FIELD=VALUE, and parse the other flags."""
-    name, rest = default, []
-    remaining = iter(arguments)
-    for argument in remaining:
-        flag, equals, value = argument.partition("=")
-        if flag.lstrip("-") == "config" and flag != "config":
-            name = value if equals else next(remaining, "")
-        else:
-            rest.append(argument)
-    config = load_config(name)
-    _check_fields(config, rest)
-
-    def define_overrides(values: flags.FlagValues) -> None:
-        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=rest)
-
-    return config, _parse(rest, define_overrides, *definitions)
-
-
-def _check_fields(config: Config, arguments: list[str]) -> None:
-    """Refuse --config.FIELD for a field that does not exist, with the nearest that does."""
-    known = field_names(config)
-    for argument in arguments:
-        flag = argument.partition("=")[0].lstrip("-").removeprefix("no")
-        if flag.startswith("config.") and flag.removeprefix("config.") not in known:
-            near = difflib.get_close_matches(flag.removeprefix("config."), known, n=1)
-            hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
-            raise UserError(f"there is no field {flag}; {hint}")
-
-
-def _fraction(text: str) -> float:
-    """Read one radius."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UserError(f"--epsilons: {text!r} is not a number in [0, 1], the range of the inputs")
-    return value
 
 
 @contextmanager

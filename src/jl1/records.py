@@ -50,7 +50,7 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
                 f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
                 "choose an empty or a new folder with --workdir"
             )
-        _write_json(workdir / _CONFIG, config)
+        write_json(workdir / _CONFIG, config)
     except OSError as error:
         raise UserError(
             f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
@@ -95,7 +95,7 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
     """Write the result of a run and return its path."""
-    return _write_json(workdir / _RESULT, result)
+    return write_json(workdir / _RESULT, result)
 
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
 
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
     """Write all rows of `jl1 evaluate`."""
-    return _write_json(workdir / _EVALUATION, {"schema": SCHEMA, "accuracies": rows})
+    return write_json(workdir / _EVALUATION, {"schema": SCHEMA, "accuracies": rows})
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
-def _write_json(path: Path, value: Any) -> Path:
+def write_json(path: Path, value: Any) -> Path:
     """Write a JSON file, whole or not at all."""
     return _write_text(path, json.dumps(value, indent=2) + "\n")
 

@@ -1,0 +1,89 @@
+"""Everything of jl1 that wants a CUDA device, measured and checked on a machine that has one.
+
+    python benchmarks/gpu.py DIR [--models A B C] [--batch_size=128] [--repeats=15] [--tests] [--train CONFIG ...]
+
+Writes DIR/bench.json and DIR/bench.md: the step in float32 and in tf32, with every form of the convolutions, the whole
+batch at once and in chunks; milliseconds are of the clock. `--tests` first runs the tests marked gpu, `--train train:A
+train:B` then runs configs through `jl1 train`, each into a folder of DIR; what follows `--` goes to each of them
+(`-- --config.data.dir=DATA`). It runs on a CPU too, as a test of the script, and says so.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from jl1.bench.bench_record import BenchRecord
+from jl1.bench.jax_forms import GRADIENTS
+from jl1.bench.processes import Limits, Worker, WorkerError, make_forms, take_turns
+from jl1.bench.report import write_report
+from jl1.linear_ops import CONVOLUTIONS
+from jl1.models import MODELS
+
+_MATRIX = "matrix product"
+_FORMS = ("plain", "closed form logits", "closed form probs", "automatic logits")
+_CHUNKS = {"whole batch": 1 << 62, "chunks of 64 MB": 64_000_000, "chunks of 2 MB": 2_000_000}
+_FORM_SECONDS = 20.0
+
+
+def setups(model: str) -> Iterator[dict[str, Any]]:
+    """Yield everything that the step is measured with."""
+    convolutions = ("library",) if model == "C" else tuple(CONVOLUTIONS)  # C has none
+    for precision, convolution, chunks in product(("float32", "tensorfloat32"), convolutions, _CHUNKS):
+        closed_form = {"convolution": convolution, "chunk_bytes": _CHUNKS[chunks]}
+        yield {"model": model, "matmul_precision": precision, "closed_form": closed_form}
+
+
+def measure(record: BenchRecord, options: argparse.Namespace) -> None:
+    """Time the forms of every setup, in one process a model: nothing else may hold the device's memory."""
+    limits = Limits(options.repeats, _FORM_SECONDS)
+    for model in options.models:
+        with Worker("jax_forms.py", core=None) as worker:
+            for setup in setups(model):
+                table = record.new_table("device", batch_size=options.batch_size, **setup)
+                print(table["setup"], flush=True)
+                try:
+                    worker.ask("open", **table["setup"])
+                    for rows in take_turns(make_forms(worker, [_MATRIX, *options.forms]), limits, clock="wall_seconds"):
+                        record.content["machine"]["device"] = rows[_MATRIX]["device"]
+                        record.fill(table, rows)
+                except WorkerError as error:
+                    print(f"  left out: {error}")
+    if not record.content["machine"].get("device", "").startswith("gpu"):
+        print("no CUDA device: these figures are a CPU's and only show that the script runs")
+
+
+def run(*arguments: str) -> int:
+    """Run a command of this interpreter and return its exit status."""
+    print(shlex.join(arguments), flush=True)
+    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+
+
+def main() -> int:
+    """Measure, and run what was asked for beside it."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    parser.add_argument("--forms", nargs="+", choices=tuple(GRADIENTS), default=_FORMS)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--tests", action="store_true", help="run the tests marked gpu")
+    parser.add_argument("--train", nargs="+", default=[], metavar="CONFIG", help="configs for jl1 train")
+    options = parser.parse_args(sys.argv[1:end])
+    record = BenchRecord(options.folder, shlex.join(["python", *sys.argv]))
+    statuses = [run("pytest", "-m", "gpu", "tests")] if options.tests else []
+    measure(record, options)
+    print(write_report(record))
+    for config in options.train:
+        workdir = options.folder / config.replace(":", "_")
+        statuses.append(run("jl1", "train", f"--config={config}", f"--workdir={workdir}", *sys.argv[end + 1 :]))
+    return max(statuses, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

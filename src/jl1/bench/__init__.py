@@ -1,0 +1,1 @@
+"""`jl1 bench`: the exact Jacobian step measured beside its peers, on one core."""
