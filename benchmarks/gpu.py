@@ -21,8 +21,7 @@ from jl1.bench.bench_record import BenchRecord
 from jl1.bench.jax_forms import GRADIENTS
 from jl1.bench.processes import Limits, Worker, WorkerError, make_forms, take_turns
 from jl1.bench.report import write_report
-from jl1.linear_ops import CONVOLUTIONS
-from jl1.models import MODELS
+from jl1.models import CONVOLUTIONS, MODELS
 
 _MATRIX = "matrix product"
 _FORMS = ("plain", "closed form logits", "closed form probs", "automatic logits")
@@ -34,8 +33,13 @@ def setups(model: str) -> Iterator[dict[str, Any]]:
     """Yield everything that the step is measured with."""
     convolutions = ("library",) if model == "C" else tuple(CONVOLUTIONS)  # C has none
     for precision, convolution, chunks in product(("float32", "tensorfloat32"), convolutions, _CHUNKS):
-        closed_form = {"convolution": convolution, "chunk_bytes": _CHUNKS[chunks]}
-        yield {"model": model, "matmul_precision": precision, "closed_form": closed_form}
+        closed_form = {"chunk_bytes": _CHUNKS[chunks]}
+        yield {
+            "model": model,
+            "matmul_precision": precision,
+            "convolution": convolution,
+            "closed_form": closed_form,
+        }
 
 
 def measure(record: BenchRecord, options: argparse.Namespace) -> None:

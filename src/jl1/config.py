@@ -14,7 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from jl1.data import DATASETS
 from jl1.errors import UserError
-from jl1.models import ACTIVATIONS, INITIALISERS, MODELS
+from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
 from jl1.penalties import OUTPUTS, PENALTIES, SCALES
 from jl1.stopping import STOPPING
 
@@ -54,6 +54,7 @@ def default_config() -> Config:
             "activation": "relu",
             "padding": "table",  # of each convolution, such as VALID,SAME; table: as in models.MODELS
             "init": "glorot_uniform",  # or fan_in_normal
+            "convolution": "auto",  # library, patches; auto: patches on a CPU
         }
     )
     config.penalty = ConfigDict(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, LogitsFn, Params, PerExample, PRNGKey
+from jl1.array_types import AttackFn, Inputs, Labels, LogitsFn, Params, PerExample, PRNGKey
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
 from jl1.bench.step_problem import StepProblem, create_problem, export_problem
@@ -95,18 +95,15 @@ def _closed_form(problem: StepProblem, *, outputs: str = "logits") -> GradientFn
 
 
 def _automatic(problem: StepProblem, *, penalty: KeyedPenalty | None = None, library: bool = False) -> GradientFn:
-    """Differentiate automatically; `library`: the flax module itself, with the library's convolutions."""
+    """Differentiate automatically; `library`: with the library's convolutions."""
 
     def terms_fn(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Any, key: PRNGKey, **_: Any) -> LossTerms:
         penalty_fn = None if penalty is None else partial(penalty, key=key)
         loss_fn = partial(cross_entropy, smoothing=problem.smoothing)
         return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn)
 
-    def by_the_library(params: Params, inputs: Inputs) -> Any:
-        return problem.module.apply({"params": params}, inputs)
-
-    apply_fn: ApplyFn = by_the_library if library else make_apply_fn(problem.module)
-    return make_gradient(apply_fn, terms_fn=terms_fn)
+    module = problem.module.clone(convolution="library") if library else problem.module
+    return make_gradient(make_apply_fn(module), terms_fn=terms_fn)
 
 
 def _exact(outputs: str) -> KeyedPenalty:

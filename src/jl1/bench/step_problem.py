@@ -51,6 +51,7 @@ def create_problem(
     batch_size: int = 128,
     num_classes: int = 10,
     side: int = 28,
+    convolution: str = "auto",
     smoothing: float = 0.1,
     lam: float = 0.01,
     num_steps: int = 1,
@@ -59,7 +60,7 @@ def create_problem(
 ) -> StepProblem:
     """Create a model and a batch; the same arguments give the same numbers in every process."""
     jax.config.update("jax_default_matmul_precision", matmul_precision)
-    module = create_model(model, num_classes=num_classes)
+    module = create_model(model, num_classes=num_classes, convolution=convolution)
     inputs = jax.random.uniform(jax.random.key(1), (batch_size, side, side, 1))
     params = jax.jit(module.init)(jax.random.key(0), inputs)["params"]
     labels = jnp.arange(batch_size) % num_classes
