@@ -101,6 +101,24 @@ def test_the_twins_come_from_the_rows_and_count_the_same(outputs, coupled, weigh
 
 
 @pytest.mark.usefixtures("x64", "quick_compile")
+def test_a_loss_that_moves_with_all_logits_gets_every_row():
+    """Half the squared distance to the label is not the same after a shift, cross-entropy is."""
+
+    def squared(logits, labels):
+        return 0.5 * jnp.sum((logits - jax.nn.one_hot(labels, logits.shape[1])) ** 2, axis=1)
+
+    module, params, inputs, labels = problem(NETS["dense"])
+    penalty_fn = make_penalty("jacobian_l1", outputs="probs")
+
+    def terms_fn(logits_fn, inputs, *, labels, lam, epsilon, key):
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=squared)
+
+    expected = make_gradient(make_apply_fn(module), terms_fn=terms_fn)(params, inputs, **arguments(labels))
+    closed = make_closed_form_gradient(module, outputs="probs", loss_fn=squared)
+    assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 12000, 1 << 40])
 def test_padding_and_the_size_of_chunks_change_nothing(chunk_bytes):
     module, params, inputs, labels = problem(NETS["dense"], batch_size=7)

@@ -18,7 +18,7 @@ from jl1.chunks import chunk_size, in_chunks
 from jl1.heads import HEADS
 from jl1.losses import LossTerms
 from jl1.models import Dense, SequentialNet, convolution_form
-from jl1.passes import Pass, Sums, bind, loss_and_gradient_at, loss_slope
+from jl1.passes import Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
 from jl1.training import GradientFn
 
@@ -91,6 +91,8 @@ def make_closed_form_gradient(
     on_cpu, convolution = jax.default_backend() == "cpu", convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
     slope, twins = _SLOPES[module.activation], (twin_loss_fn, twin_weight)
+    loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
+    differences = outputs != "logits" and all(_ignores_shifts(fn, module.num_classes) for fn in loss_fns)
 
     def gradient_fn(
         params: Params,
@@ -106,7 +108,8 @@ def make_closed_form_gradient(
         net = bind(layers, names, params, inputs, slope, convolution)
         num_entries = module.num_classes * inputs[0].size if scale == "mean" else 1
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
-        at_points = partial(loss_and_gradient_at, net, head=HEADS[outputs], loss_fn=loss_fn, lam=lam / num_entries)
+        options = {"head": HEADS[outputs], "loss_fn": loss_fn, "lam": lam / num_entries, "differences": differences}
+        at_points = partial(loss_and_gradient_at, net, **options)
         at_chunk = partial(_at_points_and_twins, at_points, *twins, inputs.shape[1:], epsilon)
 
         size = chunk_size(net.ops, inputs, chunk_bytes) if on_cpu or chunk_bytes else len(inputs)
@@ -134,6 +137,14 @@ def _check_choices(module: nn.Module, outputs: str, scale: str) -> None:
         raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}")
 
 
+def _ignores_shifts(loss_fn: ExampleLossFn, num_classes: int) -> bool:
+    """Say whether a loss stays the same when all logits move by the same amount, as cross-entropies do."""
+    with jax.ensure_compile_time_eval():
+        logits = jnp.sin(jnp.arange(2.0 * num_classes)).reshape(2, num_classes)
+        slope = loss_slope(loss_fn, logits, jnp.arange(2) % num_classes)
+        return bool(jnp.all(jnp.abs(jnp.sum(slope, axis=1)) <= 1e-5 * jnp.sum(jnp.abs(slope), axis=1)))
+
+
 def _at_points_and_twins(
     at_points: Callable[..., tuple[Sums, Pass]],
     twin_loss_fn: ExampleLossFn | None,
@@ -148,7 +159,7 @@ def _at_points_and_twins(
     if twin_loss_fn is None:
         return at_points(inputs, labels, weights)[0]
     sums, there = at_points(inputs, labels, twin_weight * weights)
-    ascent = jnp.einsum("bc,cbd->bd", loss_slope(twin_loss_fn, there.logits, labels), there.jacobian)
+    ascent = direction_of(loss_slope(twin_loss_fn, there.logits, labels), there)
     twins = sign_step(inputs, ascent.reshape(inputs.shape), epsilon=epsilon)
     at_twins, _ = at_points(twins, labels, twin_weight * weights)
     return jax.tree.map(jnp.add, sums, at_twins)

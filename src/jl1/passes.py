@@ -18,6 +18,9 @@ a. Starting from
 every gradient is an outer product of a tangent and a row: dW_l = sum t_{l-1,i} r_{l,i}^T, db_l = sum a_i r_{l,i},
 dW_L[:, i] = sum t_{L-1,i}, db_L = sum a. The direction of FGSM, sign(sum_i a_i J_i), comes with the rows.
 
+**One row less.** Where the outputs and the loss do not change when all logits move together, only differences matter:
+the c - 1 rows of z_i - z_0 suffice, with a_1, ..., a_{c-1}, since a sums to zero.
+
 Equal to the automatic form to rounding (tests/test_closed_form.py); examples must not interact, which a sequence of
 these layers cannot make them do.
 """
@@ -26,7 +29,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, Params, PerExample, Scalar
 from jl1.heads import HeadFn, LogitsJacobian, penalty_and_slopes
@@ -44,9 +47,13 @@ class Network(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What the forward pass and the rows down leave behind at some points."""
+    """What the forward pass and the rows down leave behind at some points.
+
+    `combinations` are the combinations of logits, one a line, that rows and Jacobian belong to.
+    """
 
     logits: Logits
+    combinations: Float[Array, "rows outputs"]
     slopes: list[Array]
     rows: list[Rows]
     jacobian: LogitsJacobian
@@ -81,22 +88,38 @@ def loss_and_gradient_at(
     head: HeadFn,
     loss_fn: ExampleLossFn,
     lam: Scalar,
+    differences: bool,
 ) -> tuple[Sums, Pass]:
-    """Return the weighted gradient, loss and penalty at some points, and what the passes left behind."""
-    there = _rows_down(net, inputs)
-    penalties, by_jacobian, through_head = penalty_and_slopes(head, there.logits, there.jacobian, lam * weights)
+    """Return the weighted gradient, loss and penalty at some points, and what the passes left behind.
+
+    `differences` takes one row less; the loss and the outputs must not change when all logits move together.
+    """
+    there = _rows_down(net, inputs, differences=differences)
+    jacobian = jnp.pad(there.jacobian, ((int(differences), 0), (0, 0), (0, 0)))  # z_0 - z_0 has none
+    penalties, by_jacobian, through_head = penalty_and_slopes(head, there.logits, jacobian, lam * weights)
+    by_jacobian = by_jacobian[int(differences) :]
     ascent = weights[:, None] * loss_slope(loss_fn, there.logits, labels) + through_head
     tangents = net.ops[0].at_inputs(
         lambda by_rows, a: by_rows + _per_example(a, inputs) * inputs,
         by_jacobian.reshape(-1, *inputs.shape),
-        ascent.T,
+        _on_rows(ascent, there),
     )
     gradients = _tangents_up(net, there, ascent, tangents)
     losses = loss_fn(there.logits, labels)
     return (gradients, jnp.dot(weights, losses), jnp.dot(weights, penalties)), there
 
 
-def _rows_down(net: Network, inputs: Inputs) -> Pass:
+def direction_of(slope: Logits, there: Pass) -> Float[Array, "batch entries"]:
+    """Return the inputs' gradient of a loss with this derivative by the logits."""
+    return jnp.einsum("cb,cbd->bd", _on_rows(slope, there), there.jacobian)
+
+
+def _on_rows(slope: Logits, there: Pass) -> Float[Array, "rows batch"]:
+    """Return how much of each row makes up a derivative by the logits."""
+    return slope.T[slope.shape[1] - len(there.jacobian) :]
+
+
+def _rows_down(net: Network, inputs: Inputs, *, differences: bool) -> Pass:
     """Run the network forward, then pull one row an output back to the inputs."""
     ops, kernels, biases, slope = net
     values, slopes = inputs, []
@@ -106,29 +129,31 @@ def _rows_down(net: Network, inputs: Inputs) -> Pass:
         slopes.append(jnp.where(before > 0, 1.0, slope).astype(before.dtype))
         values = before * slopes[-1]
     logits = ops[-1].push(kernels[-1], values[None])[0] + biases[-1][None]
-    unit_rows = jnp.eye(logits.shape[1], dtype=logits.dtype)[:, None]
-    rows = [ops[-1].pull(kernels[-1], unit_rows, lambda row: slopes[-1] * row)]
+    combinations = jnp.eye(logits.shape[1], dtype=logits.dtype)
+    if differences:
+        combinations = combinations[1:] - combinations[:1]
+    rows = [ops[-1].pull(kernels[-1], combinations[:, None], lambda row: slopes[-1] * row)]
     for op, kernel, slopes_below in zip(ops[-2:0:-1], kernels[-2:0:-1], slopes[-2::-1], strict=True):
         rows.append(op.pull(kernel, rows[-1], lambda row, slopes=slopes_below: slopes * row))
     jacobian = ops[0].pull(kernels[0], rows[-1], lambda row: row)
-    return Pass(logits, slopes, rows[::-1], jacobian.reshape(*jacobian.shape[:2], -1))
+    return Pass(logits, combinations, slopes, rows[::-1], jacobian.reshape(*jacobian.shape[:2], -1))
 
 
 def _tangents_up(net: Network, there: Pass, ascent: Logits, tangents: Rows) -> tuple[list[Array], list[Array]]:
     """Push the tangents to the last layer and collect the gradient of every kernel and bias on the way."""
-    by_kernels, by_biases = [], []
+    by_kernels, by_biases, on_rows = [], [], _on_rows(ascent, there)
     layers = zip(net.ops[:-1], net.ops[1:], net.kernels[:-1], net.biases[:-1], there.slopes, there.rows, strict=True)
     for op, next_op, kernel, bias, slopes, rows in layers:
         by_kernels.append(op.outer(tangents, rows))
-        by_pixel = ascent.T.reshape(1, -1) @ rows.reshape(ascent.size, -1)
+        by_pixel = on_rows.reshape(1, -1) @ rows.reshape(on_rows.size, -1)
         by_biases.append(jnp.sum(by_pixel.reshape(-1, bias.size), axis=0))
 
         def through_activation(pushed: Array, a: PerExample, slopes: Array = slopes, bias: Array = bias) -> Array:
             return slopes * (pushed + _per_example(a, pushed) * _per_channel(bias, pushed))
 
-        tangents = next_op.at_inputs(through_activation, op.push(kernel, tangents), ascent.T)
+        tangents = next_op.at_inputs(through_activation, op.push(kernel, tangents), on_rows)
     summed = jnp.sum(tangents, axis=1, keepdims=True)
-    by_kernels.append(net.ops[-1].outer(summed, jnp.eye(len(summed), dtype=summed.dtype)[:, None]))
+    by_kernels.append(net.ops[-1].outer(summed, there.combinations[:, None]))
     by_biases.append(jnp.sum(ascent, axis=0))
     return by_kernels, by_biases
 
