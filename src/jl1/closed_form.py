@@ -20,6 +20,7 @@ from jl1.losses import LossTerms
 from jl1.models import Dense, SequentialNet, convolution_form
 from jl1.passes import Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
+from jl1.precision import PRECISIONS
 from jl1.training import GradientFn
 
 _SLOPES: Mapping[Callable, float] = {nn.relu: 0.0, nn.leaky_relu: 0.01}
@@ -48,6 +49,7 @@ def make_closed_form_gradient(
     twin_weight: float = 0.5,
     layer_names: tuple[str, ...] | None = None,
     chunk_bytes: int | None = None,
+    precision: str = "float32",
 ) -> GradientFn:
     """Make the function that computes the mean loss of Eq. 3 on a batch and its gradient, in closed form.
 
@@ -65,6 +67,7 @@ def make_closed_form_gradient(
             module's own names.
         chunk_bytes: The batch is worked off in chunks whose rows take about as much; None: what suits the caches of
             a CPU, and the whole batch elsewhere.
+        precision: Of all products, a name of `precision.PRECISIONS`.
 
     Returns:
         `gradient_fn(params, inputs, labels=..., mask=..., lam=..., epsilon=..., key=...)`, which returns the gradient
@@ -87,7 +90,7 @@ def make_closed_form_gradient(
         >>> jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
         True
     """
-    _check_choices(module, outputs, scale)
+    _check_choices(module, outputs, scale, precision)
     on_cpu, convolution = jax.default_backend() == "cpu", convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
     slope, twins = _SLOPES[module.activation], (twin_loss_fn, twin_weight)
@@ -105,7 +108,7 @@ def make_closed_form_gradient(
         key: PRNGKey | None = None,
     ) -> tuple[Params, LossTerms]:
         del key  # nothing is random
-        net = bind(layers, names, params, inputs, slope, convolution)
+        net = bind(layers, names, params, inputs, slope, convolution=convolution, precision=precision)
         num_entries = module.num_classes * inputs[0].size if scale == "mean" else 1
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
         options = {"head": HEADS[outputs], "loss_fn": loss_fn, "lam": lam / num_entries, "differences": differences}
@@ -126,15 +129,15 @@ def make_closed_form_gradient(
     return gradient_fn
 
 
-def _check_choices(module: nn.Module, outputs: str, scale: str) -> None:
+def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) -> None:
     """Refuse what has no closed form."""
     if not has_closed_form(module):
         raise ValueError(
             "the closed form needs a SequentialNet with relu or leaky_relu; differentiate other networks with "
             "training.make_gradient"
         )
-    if outputs not in HEADS or scale not in SCALES:
-        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}")
+    if outputs not in HEADS or scale not in SCALES or precision not in PRECISIONS:
+        raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, precision={precision!r}")
 
 
 def _ignores_shifts(loss_fn: ExampleLossFn, num_classes: int) -> bool:

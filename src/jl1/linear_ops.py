@@ -13,6 +13,7 @@ a matrix, which is many times faster on a CPU.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float
 
 from jl1.models import AveragePool, Conv, Dense, Layer, average_pool
 from jl1.patches import make_patches
+from jl1.precision import with_precision
 
 Rows = Float[Array, "outputs _ ..."]
 """Rows or tangents, one for each output of the network and each example."""
@@ -50,13 +52,16 @@ class LinearOps(NamedTuple):
     output_shape: tuple[int, ...]
 
 
-def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, convolution: str) -> list[LinearOps]:
+def make_linear_ops(
+    layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, convolution: str, precision: str = "float32"
+) -> list[LinearOps]:
     """Make the operations of the affine layers of a sequence; a pool belongs to the affine layer that follows it.
 
     Args:
         layers: Convolutions, average pools and dense layers in order; what enters a dense layer is flattened.
         input_shape: Shape of one input, (height, width, channels) if the first layer is a convolution or a pool.
         convolution: A name of `models.CONVOLUTIONS`.
+        precision: Of all products, a name of `precision.PRECISIONS`.
 
     Returns:
         The operations of each convolution and dense layer.
@@ -67,7 +72,8 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
             pools.append((layer, shape))
             shape = (*((side - layer.window) // layer.stride + 1 for side in shape[:-1]), shape[-1])
             continue
-        ops = _dense(shape, layer) if isinstance(layer, Dense) else _CONVOLUTIONS[convolution](shape, layer)
+        make_ops = _dense if isinstance(layer, Dense) else _CONVOLUTIONS[convolution]
+        ops = make_ops(shape, layer, precision)  # pyright: ignore[reportArgumentType]
         shape = ops.output_shape
         while pools:
             ops = _after_pool(ops, *pools.pop())
@@ -75,32 +81,35 @@ def make_linear_ops(layers: tuple[Layer, ...], input_shape: tuple[int, ...], *, 
     return all_ops
 
 
-def _dense(input_shape: tuple[int, ...], layer: Dense) -> LinearOps:
+def _dense(input_shape: tuple[int, ...], layer: Dense, precision: str) -> LinearOps:
     """A matrix product."""
-    size = math.prod(input_shape)
+    size, product = math.prod(input_shape), with_precision(precision, jnp.matmul)
     transposed = _is_transposed(size, layer.features)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        return tangents.reshape(*tangents.shape[:2], size) @ kernel
+        return product(tangents.reshape(*tangents.shape[:2], size), kernel)
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
-        return jax.vmap(fn)((rows @ kernel.T).reshape(*rows.shape[:2], *input_shape))
+        return jax.vmap(fn)(product(rows, kernel.T).reshape(*rows.shape[:2], *input_shape))
 
     def outer(tangents: Rows, rows: Rows) -> KernelSum:
         matrix, columns = tangents.reshape(-1, size), rows.reshape(-1, layer.features)
-        return columns.T @ matrix if transposed else matrix.T @ columns
+        return product(columns.T, matrix) if transposed else product(matrix.T, columns)
 
     to_kernel = jnp.transpose if transposed else jnp.asarray
     return LinearOps(push, pull, outer, to_kernel, _at_once, (layer.features,))
 
 
-def _library_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
+def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str) -> LinearOps:
     """XLA's convolution and its two transposes."""
     kernel_shape = (layer.kernel_size, layer.kernel_size, input_shape[-1], layer.features)
 
+    geometry = {"window_strides": (layer.stride,) * 2, "padding": layer.padding}
+    layout = ("NHWC", "HWIO", "NHWC")
+    product = with_precision(precision, partial(jax.lax.conv_general_dilated, **geometry, dimension_numbers=layout))
+
     def convolve(kernel: Kernel, images: Array) -> Array:
-        strides, layout = (layer.stride,) * 2, ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(images, kernel, strides, layer.padding, dimension_numbers=layout)
+        return product(images, kernel)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
         return convolve(kernel, _fold(tangents)).reshape(*tangents.shape[:2], *output_shape)
@@ -119,7 +128,7 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps
     return LinearOps(push, pull, outer, jnp.asarray, _at_once, output_shape)
 
 
-def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
+def _patch_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str) -> LinearOps:
     """Patches times a matrix."""
     height, width, channels = input_shape
     patches = make_patches(
@@ -127,14 +136,14 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
     )
     kernel_shape = (layer.kernel_size, layer.kernel_size, channels, layer.features)
     output_shape = (*patches.output_shape, layer.features)
-    transposed = _is_transposed(patches.num_columns, layer.features)
+    transposed, product = _is_transposed(patches.num_columns, layer.features), with_precision(precision, jnp.matmul)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        product = patches.gather(_fold(tangents)) @ kernel.reshape(-1, layer.features)
-        return product.reshape(*tangents.shape[:2], *output_shape)
+        pushed = product(patches.gather(_fold(tangents)), kernel.reshape(-1, layer.features))
+        return pushed.reshape(*tangents.shape[:2], *output_shape)
 
     def spread(kernel: Kernel, rows: Array) -> Array:
-        return patches.fold(rows.reshape(-1, layer.features) @ kernel.reshape(-1, layer.features).T)
+        return patches.fold(product(rows.reshape(-1, layer.features), kernel.reshape(-1, layer.features).T))
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
         if layer.features < min(patches.num_columns, rows[0].size // layer.features):
@@ -147,7 +156,7 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
 
     def outer(tangents: Rows, rows: Rows) -> KernelSum:
         matrix, columns = patches.gather(_fold(tangents)), rows.reshape(-1, layer.features)
-        return columns.T @ matrix if transposed else matrix.T @ columns
+        return product(columns.T, matrix) if transposed else product(matrix.T, columns)
 
     def to_kernel(total: KernelSum) -> Kernel:
         return (total.T if transposed else total).reshape(kernel_shape)
@@ -155,7 +164,7 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv) -> LinearOps:
     return LinearOps(push, pull, outer, to_kernel, _one_after_the_other, output_shape)
 
 
-_CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv], LinearOps]] = {
+_CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv, str], LinearOps]] = {
     "library": _library_convolution,
     "patches": _patch_convolution,
 }

@@ -65,13 +65,13 @@ with the examples' weights."""
 
 
 def bind(
-    layers: tuple[Layer, ...], names: tuple[str, ...], params: Params, inputs: Inputs, slope: float, convolution: str
+    layers: tuple[Layer, ...], names: tuple[str, ...], params: Params, inputs: Inputs, slope: float, **options: str
 ) -> Network:
     """Put the layers and their parameters together."""
     if set(params) != set(names) or not all({"kernel"} <= set(params[name]) <= {"kernel", "bias"} for name in names):
         found = ", ".join(f"{name} ({' and '.join(params[name])})" for name in params)
         raise ValueError(f"the layers {', '.join(names)} need a kernel each, and perhaps a bias; params have {found}")
-    ops = make_linear_ops(layers, inputs.shape[1:], convolution=convolution)
+    ops = make_linear_ops(layers, inputs.shape[1:], **options)
     biases = [
         params[name].get("bias", jnp.zeros(op.output_shape[-1], inputs.dtype))
         for name, op in zip(names, ops, strict=True)

@@ -1,0 +1,47 @@
+"""How exactly matrix products and convolutions are computed: float32, or less for speed where a user asks for it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+PRECISIONS: Mapping[str, str] = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+"""By jl1's names those of `jax.default_matmul_precision`, which accelerators obey and CPUs ignore."""
+
+
+def with_precision(precision: str, product: Callable[..., Array]) -> Callable[[Array, Array], Array]:
+    """Fix the precision of a product, on every backend.
+
+    Args:
+        precision: A name of `PRECISIONS`; `bfloat16` rounds the factors and sums in float32.
+        product: Such as `jnp.matmul`, with the options `precision` and `preferred_element_type`.
+
+    Returns:
+        Function of the two factors.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
+    if precision != "bfloat16":
+        return partial(product, precision=PRECISIONS[precision])
+
+    def rounded(one: Array, other: Array) -> Array:
+        factors = (factor.astype(jnp.bfloat16) for factor in (one, other))
+        return product(*factors, preferred_element_type=jnp.float32)
+
+    return rounded
+
+
+def traced_with(precision: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function whose products all have a precision, as far as the backend knows it."""
+
+    def traced(*arguments: Any, **options: Any) -> Any:
+        with jax.default_matmul_precision(PRECISIONS[precision]):
+            return fn(*arguments, **options)
+
+    return traced
