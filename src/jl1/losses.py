@@ -194,8 +194,8 @@ def output_change_loss(
 ) -> LossTerms:
     """Compute (L(x, y) + L(x', y)) / 2 + lambda * sum_i |f_i(x') - f_i(x)| / epsilon.
 
-    Twins as in `defended_loss`, and the left side of Eq. 2 in place of the Jacobian on its right. The penalty takes the logits that the two losses
-    take: it costs no pass over the network.
+    Twins as in `defended_loss`, and the left side of Eq. 2 in place of the Jacobian on its right. The penalty takes the
+    logits that the two losses take: it costs no pass over the network.
 
     Args:
         logits_fn: Network with its parameters bound, a batch to logits.
