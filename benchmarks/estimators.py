@@ -62,7 +62,8 @@ def measure(model: str, *, activation: str, keys: int, steps: int, draws: list[i
     data = load_dataset("mnist_5k").train
     inputs, labels = jnp.asarray(data.inputs), jnp.asarray(data.labels)
     params = jax.jit(module.init)(jax.random.key(0), inputs[:1])["params"]
-    batch = inputs[:_BATCH], labels[:_BATCH]
+    rows = np.random.default_rng(1).permutation(len(labels))[:_BATCH]
+    batch = inputs[rows], labels[rows]
     forms = compile_forms(module, params, *batch, draws)
     result: dict[str, Any] = {"model": model, "activation": activation, "keys": keys, "steps": steps}
     result["initial"] = compare(forms, params, keys)

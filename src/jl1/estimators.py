@@ -207,13 +207,15 @@ def output_change(outputs: Outputs, twin_outputs: Outputs, *, epsilon: Scalar) -
 def draw_classes(key: PRNGKey, outputs: Outputs, *, num_draws: int) -> Int[Array, " draws batch"]:
     """Draw different outputs for every example, each output equally often in the batch, up to one.
 
-    Outputs are dealt in turn, from a random one on: uniform for every example, and cheaper than a permutation.
+    As many examples as there are outputs are dealt the outputs in turn, from a random one on; the next ones from
+    another. Uniform for every example, cheaper than a permutation, and not in step with labels that come in turn.
     """
     num_examples, num_outputs = outputs.shape
     if not 1 <= num_draws <= num_outputs:
         raise ValueError(f"num_draws={num_draws}: must be 1 to {num_outputs}, the number of outputs")
-    dealt = jnp.arange(num_examples * num_draws) + jax.random.randint(key, (), 0, num_outputs)
-    return (dealt % num_outputs).reshape(num_examples, num_draws).T
+    starts = jax.random.randint(key, (-(-num_examples // num_outputs), 1), 0, num_outputs)
+    dealt = (starts + jnp.arange(num_outputs * num_draws)[None]) % num_outputs
+    return dealt.reshape(-1, num_draws)[:num_examples].T
 
 
 def _one_hot(classes: Int[Array, " batch"], outputs: Outputs) -> Outputs:
