@@ -152,6 +152,12 @@ def test_every_class_is_drawn_equally_often_and_never_twice_for_an_example(batch
         assert all(len(set(one)) == num_draws for one in drawn.T)
 
 
+def test_the_draws_are_not_in_step_with_labels_that_come_in_turn():
+    drawn = np.asarray(draw_classes(jax.random.key(0), jnp.zeros((200, 10)), num_draws=1))[0]
+    for label in range(10):
+        assert len(set(drawn[label::10])) > 5
+
+
 def test_every_class_is_as_likely_for_each_example():
     draw = jax.vmap(lambda key: draw_classes(key, jnp.zeros((4, 10)), num_draws=2))
     drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))

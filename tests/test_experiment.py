@@ -277,7 +277,7 @@ def test_a_lazy_penalty_of_all_or_of_sampled_classes_trains_like_the_exact_one(p
     result = train_and_evaluate(config, tmp_path / "run")
     assert result["gradient_form"] == form
     assert result["accuracies"][0]["accuracy"] > 0.7
-    assert result["l1_jacobian_norm"]["logits"] < 200  # without a penalty 900 after as many epochs
+    assert result["l1_jacobian_norm"]["logits"] < 150  # without the penalty 262 after as many epochs
     for row in records.read_metrics(tmp_path / "run"):
         assert row["loss"] == pytest.approx(row["cross_entropy"] + 50.0 * row["penalty"], rel=1e-4)
         assert row["penalty"] > 0

@@ -1,7 +1,7 @@
 """Estimates of the penalties by fewer passes than the exact ones need.
 
-Those that draw at random take a key and return one unbiased, unscaled estimate an example of the value in the second
-column; every example has its own draws. Figures: docs/estimators.md.
+Those that draw at random take a key and return one unscaled estimate an example, unbiased but for the finite difference;
+every example has its own draws. How much of the exact gradient they keep, and their times: docs/estimators.md.
 
 | name | estimates | a draw costs |
 |---|---|---|
@@ -32,7 +32,8 @@ def jacobian_l1_sampled_classes(
 
     Unbiased at every example, value and gradient. The k outputs of an example are drawn without replacement and
     spread evenly over the batch, in which every output is drawn equally often, up to one. The relative variance of
-    one example's estimate is at most c/k - 1, and 0 with k = c. The cost grows with c only in the last layer.
+    one example's estimate is at most c/k - 1, and 0 with k = c. The cost grows with c only in the last layer: with
+    one draw the step takes about twice a plain one.
 
     Args:
         batched_fn: Batch of inputs to a batch of output vectors; examples must not interact.
@@ -66,9 +67,13 @@ def jacobian_l1_finite_difference(
 
     The outputs are drawn as in `jacobian_l1_sampled_classes`, and the signs are constants: no derivative is
     differentiated again. Equal to it as long as a piecewise-linear network crosses no kink on the way from x to
-    x + h s_i, otherwise biased by O(h), which more draws do not lessen; too small an h drowns in rounding. Both
-    points are differentiated with respect to the parameters, so that it is not cheaper. x + h s_i may leave the range
-    of the inputs by h.
+    x + h s_i, otherwise biased by O(h), which more draws do not lessen. Both points are differentiated with respect to
+    the parameters: it is not cheaper. x + h s_i may leave the range of the inputs by h.
+
+    FOR SMOOTH NETWORKS: with ReLU the value is close and the gradient is not. A unit that switches on the way
+    adds a term of order 1/h to it, so that a smaller h makes it worse until not one unit of the batch switches, which
+    in float32 is below rounding. Model C at first, 128 digits, all classes, cosine of the gradient to the exact one: 0.09 at
+    h = 1e-4, 0.20 at 1e-3, 0.33 at 1e-2, 0.39 at 1e-1; with softplus 1.0000 for all up to 1e-2, then 0.998.
 
     Args:
         batched_fn: Batch of inputs to a batch of output vectors; examples must not interact.
