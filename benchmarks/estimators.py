@@ -137,7 +137,7 @@ def compare(forms: list[Form], params: Any, keys: int) -> list[dict[str, Any]]:
         row["share_of_exact_time"] = round(milliseconds / exact_ms, 3)
         if form is not plain:
             row["value_of_exact"] = round(float(np.mean(penalties[form])) / penalties[exact][0], 4)
-            cosines = [slope @ true / np.linalg.norm(slope) / np.linalg.norm(true) for slope in slopes]
+            cosines = [float(slope @ true / np.linalg.norm(slope) / np.linalg.norm(true)) for slope in slopes]
             row |= {"cosine": round(float(np.mean(cosines)), 4), "lowest_cosine": round(min(cosines), 4)}
         if form.name in _SAME_NORM:
             errors = [np.linalg.norm(slope - true) / np.linalg.norm(true) for slope in slopes]

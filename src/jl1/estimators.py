@@ -1,16 +1,16 @@
 """Estimates of the penalties by fewer passes than the exact ones need.
 
 Those that draw at random take a key and return one unscaled estimate an example, of its own draws; all but the finite
-difference are unbiased. How much of the exact gradient they keep, and their times: docs/estimators.md.
+difference are unbiased. The cosine is that of one draw's gradient to the exact one of Eq. 3: docs/estimators.md.
 
-| name | estimates | a draw costs |
-|---|---|---|
-| `jacobian_l1_sampled_classes` | sum_ij abs(J_ij), Eq. 3 | one reverse pass, differentiated again |
-| `jacobian_l1_finite_difference` | Eq. 3 but for a bias of order step_size | one reverse and one forward pass |
-| `jacobian_l1_random_sign` | between sum_j norm_2(J_:j) / sqrt 2 and sum_j norm_2(J_:j) | as the first |
-| `jacobian_l21_projected` | sum_j norm_2(J_:j) | as the first |
-| `jacobian_frobenius_projected` | sum_ij J_ij^2 | as the first |
-| `output_change` | a lower bound of a supremum of Eq. 3's norm, without a draw | nothing, beside adversarial training |
+| name | estimates | a draw costs | cosine, C / A |
+|---|---|---|---|
+| `jacobian_l1_sampled_classes` | sum_ij abs(J_ij), Eq. 3 | one reverse pass, differentiated again | 0.94 / 0.99 |
+| `jacobian_l1_finite_difference` | Eq. 3, biased by its step | one reverse and one forward pass | 0.34 / 0.36 |
+| `jacobian_l1_random_sign` | between sum_j norm_2(J_:j) / sqrt 2 and sum_j norm_2(J_:j) | as the first | 0.91 / 0.98 |
+| `jacobian_l21_projected` | sum_j norm_2(J_:j) | as the first | 0.90 / 0.98 |
+| `jacobian_frobenius_projected` | sum_ij J_ij^2 | as the first | 0.90 / 0.97 |
+| `output_change` | a lower bound of a supremum of Eq. 3's norm | nothing, beside adversarial training | |
 """
 
 import math
