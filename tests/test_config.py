@@ -6,7 +6,7 @@ from jl1.config import default_config, validate_config
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
 from jl1.models import MODELS
-from jl1.penalties import OUTPUTS, PENALTIES
+from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUTS, PENALTIES
 
 
 def test_the_defaults_are_the_papers_protocol():
@@ -21,7 +21,7 @@ def test_the_defaults_are_the_papers_protocol():
 @pytest.mark.parametrize("outputs", OUTPUTS)
 def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
     config = default_config()
-    config.penalty.name, config.penalty.outputs = penalty, outputs
+    config.penalty.name, config.penalty.outputs, config.adversarial.epsilon = penalty, outputs, 0.1
     validate_config(config)
 
 
@@ -32,6 +32,10 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("penalty.lam", float("nan"), "at least 0"),
         ("penalty.lam", float("inf"), "finite"),
         ("penalty.name", "jacobian_l2", r"must be one of none, jacobian_l1.*did you mean jacobian_l1\?"),
+        ("penalty.name", "output_change", "needs config.adversarial.epsilon above 0"),
+        ("penalty.num_draws", 0, "at least 1"),
+        ("penalty.num_draws", 2, "jacobian_l1 draws nothing; estimators are jacobian_l1_sampled_classes"),
+        ("penalty.every", 0, "at least 1"),
         ("penalty.outputs", "softmax", "logits, centred_logits, probs, log_probs"),
         ("penalty.scale", "average", "sum, mean"),
         ("adversarial.epsilon", -0.1, r"in \[0, 1\]"),
@@ -60,6 +64,19 @@ def test_a_bad_value_is_refused_by_name(field, value, message):
     assert f"config.{field}=" in str(caught.value)
 
 
+@pytest.mark.parametrize("penalty", ESTIMATORS)
+def test_only_estimators_that_draw_classes_are_bound_by_their_number(penalty):
+    config = default_config()
+    config.penalty.name, config.penalty.num_draws = penalty, 10
+    validate_config(config)
+    config.penalty.num_draws = 11
+    if penalty not in DRAW_CLASSES:
+        validate_config(config)
+        return
+    with pytest.raises(UserError, match=f"num_draws=11: {penalty} draws different classes, and there are 10"):
+        validate_config(config)
+
+
 def test_all_problems_are_listed_at_once():
     config = default_config()
     config.penalty.lam, config.model.name = -1.0, "Z"
@@ -67,9 +84,13 @@ def test_all_problems_are_listed_at_once():
         validate_config(config)
 
 
-def test_asking_for_a_closed_form_where_there_is_none_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("field", "value"), [("model.activation", "gelu"), ("penalty.name", "jacobian_l1_sampled_classes")]
+)
+def test_asking_for_a_closed_form_where_there_is_none_is_refused(field, value, tmp_path):
     config = default_config()
-    config.data.name, config.penalty.gradient, config.model.activation = "mnist_5k", "closed_form", "gelu"
-    with pytest.raises(UserError, match=r"closed_form: there is none with config\.model\.activation=gelu; take auto"):
+    config.data.name, config.penalty.gradient = "mnist_5k", "closed_form"
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"closed_form: there is none with config.{field}={value}; take auto"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -3,14 +3,19 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import final_params, quick_config, same_bits
 
-from jl1 import records
+from jl1 import problems, records
+from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import load_dataset
 from jl1.errors import UserError
 from jl1.experiment import evaluate_run, train_and_evaluate
+from jl1.penalties import ESTIMATORS
+from jl1.problems import create_problem
 from jl1.reporting import Reporter
 from jl1.scoring import AttackOptions
 from jl1.trainer import DivergedError, InterruptedEarlyError
@@ -240,6 +245,7 @@ def test_a_run_is_evaluated_again_with_stronger_attacks_and_rows_are_kept_by_wha
         {"penalty__name": "loss_gradient_l1", "penalty__lam": 0.1, "model__activation": "gelu"},
         {"adversarial__epsilon": 0.1, "adversarial__labels": "predicted", "adversarial__coupling": "sum"},
         {"adversarial__epsilon": 0.1, "adversarial__random_start": True, "adversarial__smoothing": 0.1},
+        {"adversarial__epsilon": 0.1, "penalty__name": "output_change", "penalty__lam": 1.0, "penalty__every": 2},
         {"training__smoothing_form": "off_label", "model__init": "fan_in_normal", "data__split": "random"},
         {"training__stopping": "successive_difference", "training__stopping_epochs": 1},
     ],
@@ -261,6 +267,41 @@ def test_both_forms_of_the_gradient_train_alike_and_the_result_says_which_ran(tm
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     norms = [result["l1_jacobian_norm"]["logits"] for result in results.values()]
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "form"), [("jacobian_l1", "closed_form"), ("jacobian_l1_sampled_classes", "automatic")]
+)
+def test_a_lazy_penalty_of_all_or_of_sampled_classes_trains_like_the_exact_one(penalty, form, tmp_path):
+    config = quick_config("quickstart", penalty__name=penalty, penalty__every=2, adversarial__random_start=False)
+    result = train_and_evaluate(config, tmp_path / "run")
+    assert result["gradient_form"] == form
+    assert result["accuracies"][0]["accuracy"] > 0.7
+    assert result["l1_jacobian_norm"]["logits"] < 150  # without the penalty 262 after as many epochs
+    for row in records.read_metrics(tmp_path / "run"):
+        assert row["loss"] == pytest.approx(row["cross_entropy"] + 50.0 * row["penalty"], rel=1e-4)
+        assert row["penalty"] > 0
+
+
+def test_attacks_and_estimators_draw_from_keys_of_their_own(monkeypatch):
+    keys = {}
+
+    def recorded(name, function):
+        def with_key(*arguments, key, **options):
+            keys[name] = jax.random.key_data(key).tolist()
+            return function(*arguments, key=key, **options)
+
+        return with_key
+
+    monkeypatch.setattr(problems, "fgsm_random_start", recorded("attack", fgsm_random_start))
+    sampled = recorded("penalty", ESTIMATORS["jacobian_l1_sampled_classes"])
+    monkeypatch.setitem(ESTIMATORS, "jacobian_l1_sampled_classes", sampled)
+    config = quick_config("quickstart", penalty__name="jacobian_l1_sampled_classes", adversarial__random_start=True)
+    data = load_dataset("mnist_5k")
+    problem, key = create_problem(config, data), jax.random.key(5)
+    batch = {"labels": jnp.asarray(data.train.labels[:4]), "mask": jnp.ones(4, bool), "lam": 1.0, "epsilon": 0.1}
+    problem.gradient_fn(problem.state.params, jnp.asarray(data.train.inputs[:4]), key=key, **batch)
+    assert len({str(each) for each in (*keys.values(), jax.random.key_data(key).tolist())}) == 3
 
 
 def test_event_files_are_written_when_asked_for(tmp_path):

@@ -15,11 +15,12 @@ from jl1.losses import (
     cross_entropy,
     cross_entropy_off_label,
     defended_loss,
-    make_loss,
+    output_change_loss,
     penalised_loss,
     summed_defended_loss,
 )
-from jl1.penalties import PENALTIES, make_penalty
+from jl1.mean_loss import make_loss
+from jl1.penalties import ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, make_change_penalty, make_penalty
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 
@@ -152,7 +153,12 @@ def test_the_summed_loss_is_twice_the_mean_one():
         np.testing.assert_allclose(one, 2 * other, rtol=1e-6)
 
 
-def test_the_twins_are_constants_even_of_an_attack_that_is_not():
+@pytest.mark.parametrize(
+    "coupled",
+    [partial(defended_loss, penalty_fn=None), partial(output_change_loss, penalty_fn=make_change_penalty())],
+    ids=["plain", "change"],
+)
+def test_the_twins_are_constants_even_of_an_attack_that_is_not(coupled):
     inputs, labels = inputs_and_labels()
     params = as_tree(PARAMS)
 
@@ -162,8 +168,8 @@ def test_the_twins_are_constants_even_of_an_attack_that_is_not():
     @partial(jax.jit, static_argnums=0)
     def slope_of(attack_fn):
         def mean_loss(params):
-            options = {"labels": labels, "lam": 0.0, "epsilon": 0.1, "penalty_fn": None, "attack_fn": attack_fn}
-            terms = defended_loss(partial(NET.apply_fn, params), inputs, **options)
+            options = {"labels": labels, "lam": 0.5, "epsilon": 0.1, "attack_fn": attack_fn}
+            terms = coupled(partial(NET.apply_fn, params), inputs, **options)
             return jnp.mean(terms.total)
 
         return jax.grad(mean_loss)(params)
@@ -221,20 +227,26 @@ def test_one_trace_serves_a_whole_sweep(adversarial):
     assert len(values) == 3  # of equal columns the twins are the points, and lambda still counts
 
 
+ONE_POINT = tuple(name for name in PENALTIES if name != OUTPUT_CHANGE)
+
+
 @pytest.mark.parametrize(
-    ("penalty", "adversarial"), [*((name, False) for name in PENALTIES), ("none", True), ("class_sum_l1", True)]
+    ("penalty", "adversarial"),
+    [*((name, False) for name in ONE_POINT), ("none", True), ("class_sum_l1", True), ("jacobian_l1_random_sign", True)],
 )
 def test_make_loss_is_the_mean_of_the_terms_that_it_names(penalty, adversarial):
     inputs, labels = inputs_and_labels()
     loss_fn = partial(cross_entropy, smoothing=0.2)
     weights = jnp.asarray(np.random.default_rng(4).normal(size=(4, 3)), jnp.float32)
     options = {"outputs": "log_probs", "scale": "mean"}
-    penalty_fn = None if penalty == "none" else make_penalty(penalty, loss_fn=loss_fn, **options)
-    options_of_terms = {"lam": 2.0, "penalty_fn": penalty_fn, "loss_fn": loss_fn}
+    penalty_fn = None if penalty == "none" else make_penalty(penalty, loss_fn=loss_fn, num_draws=2, **options)
+    keys = {"key": jax.random.key(0)} if penalty in ESTIMATORS else {}
+    options_of_terms = {"lam": 2.0, "penalty_fn": penalty_fn, "loss_fn": loss_fn, **keys}
     coupled = partial(defended_loss, epsilon=0.1) if adversarial else penalised_loss
     terms = jax.jit(partial(coupled, lambda x: x @ weights, **options_of_terms))(inputs, labels=labels)
-    loss = make_loss(lambda weights, x: x @ weights, penalty=penalty, adversarial=adversarial, smoothing=0.2, **options)
-    value, means = loss(weights, inputs, labels, lam=2.0, epsilon=0.1)
+    options |= {"penalty": penalty, "adversarial": adversarial, "num_draws": 2}
+    loss = make_loss(lambda weights, x: x @ weights, smoothing=0.2, **options)
+    value, means = loss(weights, inputs, labels, lam=2.0, epsilon=0.1, **keys)
     assert isinstance(means, LossTerms)
     np.testing.assert_allclose([value, *means], [np.mean(term) for term in (terms.total, *terms)], rtol=1e-5)
 
@@ -242,6 +254,43 @@ def test_make_loss_is_the_mean_of_the_terms_that_it_names(penalty, adversarial):
 def test_make_loss_refuses_an_unknown_penalty_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'jacobean_l1'.*jacobian_l1, class_sum_l1"):
         make_loss(NET.apply_fn, penalty="jacobean_l1")
+
+
+def test_an_estimated_loss_needs_a_key_and_the_change_of_the_outputs_needs_twins():
+    loss = make_loss(lambda weights, x: x @ weights, penalty="jacobian_l1_sampled_classes")
+    with pytest.raises(ValueError, match="jacobian_l1_sampled_classes draws at random: give it a key"):
+        loss(jnp.ones((4, 3)), *inputs_and_labels(), lam=1.0)
+    with pytest.raises(ValueError, match="output_change compares each point with its adversarial twin"):
+        make_loss(NET.apply_fn, penalty=OUTPUT_CHANGE, adversarial=False)
+
+
+@pytest.mark.parametrize("adversarial", [True, False])
+def test_a_penalty_of_ones_own_need_not_take_a_key(adversarial):
+    def constant(logits_fn, inputs, *, labels):
+        return jnp.full(len(inputs), 2.0)
+
+    options = {"lam": 3.0, "penalty_fn": constant} | ({"epsilon": 0.1} if adversarial else {})
+    terms = terms_at(defended_loss if adversarial else penalised_loss, **options)
+    np.testing.assert_allclose(terms.total - terms.cross_entropy, 6.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_the_change_of_the_outputs_is_that_between_the_points_and_their_twins(outputs):
+    inputs, labels = inputs_and_labels()
+    logits_fn, epsilon = partial(NET.apply_fn, as_tree(PARAMS)), 0.2
+    terms = terms_at(
+        output_change_loss, lam=0.7, epsilon=epsilon, penalty_fn=make_change_penalty(outputs=outputs, scale="mean")
+    )
+    twins = fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
+    there, here = (OUTPUTS[outputs](logits_fn(points)) for points in (twins, inputs))
+    np.testing.assert_allclose(terms.penalty, np.abs(there - here).sum(axis=1) / epsilon / 12, rtol=1e-3)
+    without = terms_at(defended_loss, lam=0.7, epsilon=epsilon, penalty_fn=None)
+    np.testing.assert_allclose(terms.cross_entropy, without.total, rtol=1e-6)
+    np.testing.assert_allclose(terms.total, terms.cross_entropy + 0.7 * terms.penalty, rtol=1e-6)
+    options = {"lam": 0.7, "epsilon": epsilon, "penalty_fn": make_change_penalty(outputs=outputs, scale="mean")}
+    doubled = terms_at(partial(summed_defended_loss, mean_loss_fn=output_change_loss), **options)
+    for one, other in zip(doubled, terms, strict=True):
+        np.testing.assert_allclose(one, 2 * other, rtol=1e-5)
 
 
 def test_logits_of_one_example_are_refused():

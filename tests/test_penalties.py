@@ -1,4 +1,4 @@
-"""Every penalty: numbers by hand, a float64 oracle of values and parameter gradients, invariances, memory, bias."""
+"""Every penalty: numbers by hand, a float64 oracle of values and parameter gradients, invariances, names, keys."""
 
 from functools import partial
 
@@ -11,20 +11,17 @@ from jax.test_util import check_grads
 from networks import NETS, as_tree
 
 from jl1.array_types import PenaltyFn
-from jl1.estimators import jacobian_frobenius_projected
 from jl1.jacobian import l1_jacobian_norm
 from jl1.losses import cross_entropy
+from jl1.norms import class_sum_l1, jacobian_frobenius, jacobian_l1, loss_gradient_l1, loss_gradient_l2
 from jl1.penalties import (
+    ESTIMATORS,
     JACOBIAN_PENALTIES,
     LOSS_GRADIENT_PENALTIES,
     OUTPUTS,
     PENALTIES,
     SCALES,
-    class_sum_l1,
-    jacobian_frobenius,
-    jacobian_l1,
-    loss_gradient_l1,
-    loss_gradient_l2,
+    make_change_penalty,
     make_penalty,
 )
 
@@ -33,12 +30,15 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMBINATIONS = [(name, outputs) for name in JACOBIAN_PENALTIES for outputs in OUTPUTS]
 COMBINATIONS += [(name, "logits") for name in LOSS_GRADIENT_PENALTIES]
+EXACT = (*JACOBIAN_PENALTIES, *LOSS_GRADIENT_PENALTIES)
 
 
 def test_the_names_are_those_of_the_configs():
     assert set(PENALTIES) == {
-        "none", "jacobian_l1", "class_sum_l1", "loss_gradient_l2", "loss_gradient_l1", "jacobian_frobenius"
-    }  # fmt: skip
+        *("none", "jacobian_l1", "class_sum_l1", "loss_gradient_l2", "loss_gradient_l1", "jacobian_frobenius"),
+        *("jacobian_l1_sampled_classes", "jacobian_l1_finite_difference", "jacobian_l1_random_sign"),
+        *("jacobian_l21_projected", "jacobian_frobenius_projected", "output_change"),
+    }
     assert set(OUTPUTS) == {"logits", "centred_logits", "probs", "log_probs"}
 
 
@@ -162,7 +162,7 @@ def test_a_loss_penalty_takes_the_loss_it_is_given(x64):
     np.testing.assert_allclose(values, np.abs(gradient).sum(axis=1), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", PENALTIES[1:])
+@pytest.mark.parametrize("name", EXACT)
 def test_examples_do_not_interact(name):
     net = NETS["dense_relu"]
     inputs, labels, logits_fn = jnp.float32(net.inputs(4)), jnp.int32(net.labels(4)), net.logits_fn()
@@ -178,7 +178,7 @@ def test_examples_do_not_interact(name):
     np.testing.assert_allclose(penalty(inputs[1:2], labels[1:2]), whole[1:2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", PENALTIES[1:])
+@pytest.mark.parametrize("name", EXACT)
 def test_derivatives_on_a_smooth_network(name, x64):
     inputs, labels = jnp.array([[0.2, 0.9], [0.5, 0.1]]), jnp.array([0, 1])
     penalty_fn = make_penalty(name, outputs="log_probs")
@@ -201,54 +201,12 @@ def test_second_derivatives_where_there_are_any(penalty_fn, x64):
     check_grads(jax.jit(penalty), (jnp.array([[0.3, -0.8], [0.5, 0.4]]),), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def projected():
-    """Return the exact squared Frobenius norms, and 4,000 estimates of each by 1 and by 4 projections."""
-    net = NETS["dense_relu"]
-    inputs, logits_fn = jnp.float32(net.inputs()), net.logits_fn()
-
-    @partial(jax.jit, static_argnums=0)
-    def estimates(num_projections):
-        one = partial(jacobian_frobenius_projected, logits_fn, inputs, num_projections=num_projections)
-        return jax.vmap(lambda key: one(key=key))(jax.random.split(jax.random.key(7), 4000))
-
-    return jax.jit(partial(jacobian_frobenius, logits_fn))(inputs), estimates(1), estimates(4)
-
-
-def test_the_projected_frobenius_norm_is_unbiased(projected):
-    exact, *estimates = projected
-    for estimate in estimates:
-        standard_error = np.std(estimate, axis=0) / np.sqrt(len(estimate))
-        assert (standard_error < 0.03 * exact).all()  # fine enough to see a wrong factor
-        assert (np.abs(np.mean(estimate, axis=0) - exact) < 4 * standard_error).all()
-
-
-def test_more_projections_vary_less_and_as_documented(projected):
-    exact, one, four = projected
-    relative = [np.var(estimate, axis=0) / exact**2 for estimate in (one, four)]
-    assert (relative[0] < 2).all()
-    np.testing.assert_allclose(relative[0] / relative[1], 4, rtol=0.25)
-
-
-def test_each_example_has_its_own_projections():
-    weights = jnp.array([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    inputs = jnp.full((3, 2), 0.5)  # the same point three times
-    estimates = jacobian_frobenius_projected(lambda x: x @ weights, inputs, key=jax.random.key(0))
-    again = jacobian_frobenius_projected(lambda x: x @ weights, inputs, key=jax.random.key(0))
-    assert len(set(estimates.tolist())) == 3
-    np.testing.assert_array_equal(estimates, again)
-
-
-def test_no_projection_is_refused():
-    with pytest.raises(ValueError, match="num_projections=0: must be at least 1"):
-        jacobian_frobenius_projected(lambda x: x, jnp.ones((1, 2)), key=jax.random.key(0), num_projections=0)
-
-
 @pytest.mark.parametrize(
     ("choice", "named"),
     [
         ({"name": "jacobian_l2"}, "'jacobian_l2'"),
         ({"name": "none"}, "'none'"),
+        ({"name": "output_change"}, "'output_change'"),
         ({"name": "jacobian_l1", "outputs": "margins"}, "'margins'"),
         ({"name": "jacobian_l1", "scale": "median"}, "'median'"),
     ],
@@ -256,5 +214,51 @@ def test_no_projection_is_refused():
 def test_an_unknown_name_is_refused_with_the_known_ones(choice, named):
     with pytest.raises(ValueError, match=named) as refusal:
         make_penalty(**choice)
-    for known in (*PENALTIES[1:], *OUTPUTS, "sum", "mean"):
+    for known in (*EXACT, *ESTIMATORS, *OUTPUTS, "sum", "mean"):
         assert known in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(("outputs", "scale", "entries"), [("probs", "sum", 1), ("log_probs", "mean", 12)])
+def test_an_estimator_by_name_is_the_function_on_the_outputs(name, outputs, scale, entries):
+    net, key = NETS["dense_relu"], jax.random.key(3)
+    inputs, labels, logits_fn = jnp.float32(net.inputs(4)), jnp.int32(net.labels(4)), net.logits_fn()
+
+    @jax.jit
+    def both(inputs):
+        named = make_penalty(name, outputs=outputs, scale=scale, num_draws=2)(logits_fn, inputs, labels=labels, key=key)
+        return named, ESTIMATORS[name](lambda x: OUTPUTS[outputs](logits_fn(x)), inputs, key=key, num_draws=2)
+
+    named, called = both(inputs)
+    np.testing.assert_allclose(named, called / entries, rtol=1e-5)
+    assert (named > 0).all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_without_a_key_says_what_it_needs(name):
+    with pytest.raises(ValueError, match=f"{name} draws at random: give it a key"):
+        make_penalty(name)(lambda x: x, jnp.ones((2, 3)), labels=jnp.array([0, 1]))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_draws_nothing_ignores_the_key(name):
+    net = NETS["dense_relu"]
+    inputs, labels, penalty_fn = jnp.float32(net.inputs()), jnp.int32(net.labels()), make_penalty(name)
+    with_key = jax.jit(lambda key: penalty_fn(net.logits_fn(), inputs, labels=labels, key=key))
+    np.testing.assert_array_equal(with_key(jax.random.key(0)), with_key(jax.random.key(1)))
+
+
+@pytest.mark.parametrize(("scale", "value"), [("sum", 4.0), ("mean", 4 / 6)])
+def test_the_change_of_the_outputs_that_are_chosen(scale, value):
+    # two outputs, three inputs; the centred logits go from (0, 0) to (-1, 1) within a radius of 1/2
+    options = {"inputs": jnp.zeros((1, 3)), "epsilon": 0.5}
+    logits = jnp.array([[1.0, 1.0]]), jnp.array([[0.0, 2.0]])
+    for moved in (logits, (logits[0], logits[1] + 5)):
+        values = make_change_penalty(outputs="centred_logits", scale=scale)(*moved, **options)
+        np.testing.assert_allclose(values, [value], rtol=1e-6)
+
+
+@pytest.mark.parametrize("choice", [{"outputs": "margins"}, {"scale": "median"}])
+def test_an_unknown_change_is_refused(choice):
+    with pytest.raises(ValueError, match=r"margins|median"):
+        make_change_penalty(**choice)

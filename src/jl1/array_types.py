@@ -60,8 +60,19 @@ ExampleLossFn = Callable[[Logits, Labels], PerExample]
 class PenaltyFn(Protocol):
     """A penalty of a network at some points, one value an example (`penalties.make_penalty`)."""
 
-    def __call__(self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels) -> PerExample:
-        """Return the penalty at every example."""
+    def __call__(
+        self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey | None = None
+    ) -> PerExample:
+        """Return the penalty at every example; one that draws at random needs the key."""
+        ...
+
+
+@runtime_checkable
+class ChangePenaltyFn(Protocol):
+    """A penalty of the outputs' change between two points (`penalties.make_change_penalty`)."""
+
+    def __call__(self, logits: Logits, twin_logits: Logits, *, inputs: Inputs, epsilon: Scalar) -> PerExample:
+        """Return the penalty of every pair, of which `inputs` are the first points."""
         ...
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from jl1.data import DATASETS
+from jl1.data import DATASETS, NUM_CLASSES
 from jl1.errors import UserError
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
-from jl1.penalties import OUTPUTS, PENALTIES, SCALES
+from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
 from jl1.stopping import STOPPING
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def default_config() -> Config:
         {
             "init": placeholder(int),  # parameters; None: config.seed
             "order": placeholder(int),  # order of the examples; None: config.seed
-            "attack": placeholder(int),  # random starts of the attacks; None: config.seed
+            "attack": placeholder(int),  # random starts of the attacks, draws of the estimators; None: config.seed
         }
     )
     config.data = ConfigDict(
@@ -59,12 +59,14 @@ def default_config() -> Config:
     )
     config.penalty = ConfigDict(
         {
-            "name": "jacobian_l1",  # Eq. 3; class_sum_l1 is the footnote's
+            "name": "jacobian_l1",  # Eq. 3; class_sum_l1 is the footnote's; the others: penalties.PENALTIES
             "outputs": "probs",  # what f is in Eq. 3: logits, centred_logits, probs, log_probs
             "scale": "mean",  # over the c x d entries of the Jacobian; sum: Eq. 3 to the letter
             "lam": 50.0,  # lambda; at 0.0 no Jacobian is compiled
             "gradient": "auto",  # closed_form, automatic; auto: the closed form where there is one
             "outputs_per_pass": 1,  # automatic form: outputs differentiated at a time, the bound on memory
+            "num_draws": 1,  # of an estimator, such as the classes of jacobian_l1_sampled_classes
+            "every": 1,  # m: only in every m-th step, with weight m
         }
     )
     config.adversarial = ConfigDict(
@@ -126,8 +128,20 @@ def _problems(config: Config) -> Iterator[str]:
         if value is not None and not low <= value <= high:
             yield f"config.{field}={value!r}: must be {allowed}"
     yield from _epsilon_problems(config.evaluation.epsilons)
+    yield from _penalty_problems(config)
     if config.adversarial.random_start and config.adversarial.epsilon == 0:
         yield "config.adversarial.random_start=True: needs config.adversarial.epsilon above 0"
+
+
+def _penalty_problems(config: Config) -> Iterator[str]:
+    """Yield a line for every setting of the penalty that its name does not go with."""
+    name, num_draws = config.penalty.name, config.penalty.num_draws
+    if num_draws > 1 and name not in ESTIMATORS:
+        yield f"config.penalty.num_draws={num_draws}: {name} draws nothing; estimators are {', '.join(ESTIMATORS)}"
+    if num_draws > NUM_CLASSES and name in DRAW_CLASSES:
+        yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {NUM_CLASSES}"
+    if name == OUTPUT_CHANGE and config.adversarial.epsilon == 0:
+        yield f"config.penalty.name={name!r}: compares points and twins, needs config.adversarial.epsilon above 0"
 
 
 def _epsilon_problems(epsilons: tuple[Any, ...]) -> Iterator[str]:
@@ -168,6 +182,8 @@ _RANGES = {
         "a finite number, at least 0 (a negative lambda would reward large derivatives)",
     ),
     "penalty.outputs_per_pass": (1, _NO_LIMIT, "at least 1"),
+    "penalty.num_draws": (1, _NO_LIMIT, "at least 1"),
+    "penalty.every": (1, 2**31 - 1, "at least 1"),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
     "optimizer.learning_rate": (0, 1e30, "a finite number, at least 0"),
     "optimizer.b1": (0, 1, "in [0, 1]"),

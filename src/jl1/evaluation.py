@@ -58,18 +58,18 @@ def make_eval_step(
 
 
 def make_penalty_step(penalty_fn: PenaltyFn, apply_fn: ApplyFn) -> Callable[..., PerExample]:
-    """Make the jitted `step(params, inputs, labels)` of a penalty, such as ||J||_{1,1}, at every point.
+    """Make the jitted `step(params, inputs, labels, key)` of a penalty, such as ||J||_{1,1}, at every point.
 
     Args:
         penalty_fn: From `penalties.make_penalty`.
         apply_fn: Function of params and inputs to logits.
 
     Returns:
-        The step.
+        The step. Only an estimator needs the key.
     """
 
-    def step(params: Params, inputs: Inputs, labels: Labels) -> PerExample:
-        return penalty_fn(partial(apply_fn, params), inputs, labels=labels)
+    def step(params: Params, inputs: Inputs, labels: Labels, key: PRNGKey | None = None) -> PerExample:
+        return penalty_fn(partial(apply_fn, params), inputs, labels=labels, key=key)
 
     return jax.jit(step)
 

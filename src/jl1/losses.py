@@ -4,12 +4,11 @@
 
 `cross_entropy` is L, with the label smoothing of Sec. 4.1; `penalised_loss` is Eq. 3; `defended_loss` is
 Eq. 3 on the training points and on their FGSM twins, as Sec. 3 and 4.2 couple them. All return one value
-an example, so that the mean over a batch, or any other weighting, is the caller's. `make_loss` packs them
-into one jitted, averaged loss for a training loop.
+an example, so that the mean over a batch, or any other weighting, is the caller's. `mean_loss.make_loss`
+packs them into one jitted, averaged loss for a training loop.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -19,18 +18,17 @@ import optax
 from jaxtyping import Array, Float
 
 from jl1.array_types import (
-    ApplyFn,
+    ChangePenaltyFn,
     Inputs,
     Labels,
     Logits,
     LogitsFn,
-    Params,
     PenaltyFn,
     PerExample,
+    PRNGKey,
     Scalar,
 )
 from jl1.attacks.fgsm import fgsm
-from jl1.penalties import make_penalty
 
 
 class LossTerms(NamedTuple):
@@ -100,6 +98,7 @@ def penalised_loss(
     lam: Scalar,
     penalty_fn: PenaltyFn | None,
     loss_fn: Callable[[Logits, Labels], PerExample] = cross_entropy,
+    key: PRNGKey | None = None,
 ) -> LossTerms:
     """Compute L_gp(x, y) = L(f(x), y) + lambda * penalty(f, x) (Eq. 3) of every example.
 
@@ -110,12 +109,14 @@ def penalised_loss(
         lam: lambda, at least 0; may be traced, so that one compilation serves a sweep.
         penalty_fn: From `penalties.make_penalty`; None computes no derivative at all, whatever `lam` is.
         loss_fn: L; bind the smoothing with `functools.partial`.
+        key: Passed to the penalty, if given: one that draws at random needs it.
 
     Returns:
         The terms of every example, not averaged.
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from jl1.penalties import make_penalty
         >>> weights = jnp.array([[1.0, -2.0], [3.0, 0.5]])
         >>> terms = penalised_loss(
         ...     lambda x: x @ weights.T, jnp.zeros((1, 2)), labels=jnp.array([0]), lam=0.5,
@@ -128,7 +129,8 @@ def penalised_loss(
     losses = loss_fn(logits, labels)
     if penalty_fn is None:
         return LossTerms(losses, losses, jnp.zeros_like(losses))
-    penalties = penalty_fn(logits_fn, inputs, labels=labels)
+    keys = {} if key is None else {"key": key}  # a penalty of one's own need not take any
+    penalties = penalty_fn(logits_fn, inputs, labels=labels, **keys)
     return LossTerms(losses + lam * penalties, losses, penalties)
 
 
@@ -142,6 +144,7 @@ def defended_loss(
     penalty_fn: PenaltyFn | None,
     loss_fn: Callable[[Logits, Labels], PerExample] = cross_entropy,
     attack_fn: Callable[..., Inputs] = fgsm,
+    key: PRNGKey | None = None,
 ) -> LossTerms:
     """Compute (L_gp(x, y) + L_gp(x', y)) / 2 with the adversarial twin x' of every example.
 
@@ -159,24 +162,66 @@ def defended_loss(
         penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
         loss_fn: L; bind the smoothing with `functools.partial`.
         attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest.
+        key: Passed to the penalty, if given; the attack's own is bound in it.
 
     Returns:
         The terms of every example, each the mean of its two points, not averaged over the batch.
     """
-    twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
-    chex.assert_equal_shape([inputs, twins])
+    points = _with_twins(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
     terms = penalised_loss(
         logits_fn,
-        jnp.concatenate([inputs, jax.lax.stop_gradient(twins)]),
+        points,
         labels=jnp.concatenate([labels, labels]),
         lam=lam,
         penalty_fn=penalty_fn,
         loss_fn=loss_fn,
+        key=key,
     )
     return LossTerms(*(jnp.mean(term.reshape(2, -1), axis=0) for term in terms))
 
 
-def summed_defended_loss(logits_fn: LogitsFn, inputs: Inputs, **options: Any) -> LossTerms:
+def output_change_loss(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    lam: Scalar,
+    epsilon: Scalar,
+    penalty_fn: ChangePenaltyFn,
+    loss_fn: Callable[[Logits, Labels], PerExample] = cross_entropy,
+    attack_fn: Callable[..., Inputs] = fgsm,
+    key: PRNGKey | None = None,
+) -> LossTerms:
+    """Compute (L(x, y) + L(x', y)) / 2 + lambda * sum_i |f_i(x') - f_i(x)| / epsilon.
+
+    Twins as in `defended_loss`, and the left side of Eq. 2 in place of the Jacobian on its right. The penalty takes the
+    logits that the two losses take: it costs no pass over the network.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to logits.
+        inputs: Batch in [0, 1].
+        labels: True classes, the target of both points.
+        lam: lambda, at least 0; may be traced.
+        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 the penalty is 0.
+        penalty_fn: From `penalties.make_change_penalty`.
+        loss_fn: L; bind the smoothing with `functools.partial`.
+        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest.
+        key: Not used: this penalty draws nothing. It is there so that `defended_loss` can be exchanged for this.
+
+    Returns:
+        The terms of every example, not averaged over the batch.
+    """
+    del key
+    points = _with_twins(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    logits = logits_fn(points)
+    losses = jnp.mean(loss_fn(logits, jnp.concatenate([labels, labels])).reshape(2, -1), axis=0)
+    penalties = penalty_fn(*jnp.split(logits, 2), inputs=inputs, epsilon=epsilon)
+    return LossTerms(losses + lam * penalties, losses, penalties)
+
+
+def summed_defended_loss(
+    logits_fn: LogitsFn, inputs: Inputs, *, mean_loss_fn: Callable[..., LossTerms] = defended_loss, **options: Any
+) -> LossTerms:
     """Compute L_gp(x, y) + L_gp(x', y): `defended_loss` without the 1/2, and with the same options.
 
     The other reading of Sec. 4.2. Adam divides a constant factor out again, up to its epsilon.
@@ -184,70 +229,19 @@ def summed_defended_loss(logits_fn: LogitsFn, inputs: Inputs, **options: Any) ->
     Args:
         logits_fn: Network with its parameters bound, a batch to logits.
         inputs: Batch in [0, 1].
-        **options: All keyword arguments of `defended_loss`.
+        mean_loss_fn: What is doubled: `defended_loss` or `output_change_loss`.
+        **options: All keyword arguments of that loss.
 
     Returns:
         The terms of every example, each the sum of its two points.
     """
-    return LossTerms(*(2 * term for term in defended_loss(logits_fn, inputs, **options)))
+    return LossTerms(*(2 * term for term in mean_loss_fn(logits_fn, inputs, **options)))
 
 
-def make_loss(
-    apply_fn: ApplyFn,
-    *,
-    penalty: str = "jacobian_l1",
-    outputs: str = "logits",
-    scale: str = "sum",
-    adversarial: bool = True,
-    smoothing: float = 0.1,
-) -> Callable[..., tuple[Float[Array, ""], LossTerms]]:
-    """Make the jitted mean loss of a batch, for a training loop of your own.
-
-    Args:
-        apply_fn: Function of params and a batch of inputs to logits, in any framework or none.
-        penalty: A name of `penalties.PENALTIES`; `none` compiles no Jacobian.
-        outputs: What is penalised, a name of `penalties.OUTPUTS`.
-        scale: `sum` (Eq. 3) or `mean` over the entries of the Jacobian.
-        adversarial: With FGSM twins (`defended_loss`) or without (`penalised_loss`).
-        smoothing: Label smoothing of the cross-entropy.
-
-    Returns:
-        `loss(params, inputs, labels, *, lam, epsilon=0.0)` that returns the mean loss and its mean
-        terms; lam and epsilon are traced, so no value of them compiles anew. Differentiate it with
-        `jax.value_and_grad(loss, has_aux=True)`.
-
-    Raises:
-        ValueError: An unknown name.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> loss = make_loss(lambda weights, x: x @ weights, smoothing=0.0)
-        >>> params, inputs, labels = jnp.eye(2), jnp.full((4, 2), 0.5), jnp.array([0, 1, 0, 1])
-        >>> (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-        ...     params, inputs, labels, lam=0.1, epsilon=0.0)
-        >>> round(float(value), 4), float(terms.penalty), gradient.shape
-        (0.8931, 2.0, (2, 2))
-    """
-    loss_fn = partial(cross_entropy, smoothing=smoothing)
-    penalty_fn = None
-    if penalty != "none":
-        penalty_fn = make_penalty(penalty, outputs=outputs, scale=scale, loss_fn=loss_fn)
-    coupled = partial(defended_loss if adversarial else _on_the_points_only, penalty_fn=penalty_fn, loss_fn=loss_fn)
-
-    @jax.jit
-    def loss(
-        params: Params, inputs: Inputs, labels: Labels, *, lam: Scalar, epsilon: Scalar = 0.0
-    ) -> tuple[Float[Array, ""], LossTerms]:
-        terms = coupled(partial(apply_fn, params), inputs, labels=labels, lam=lam, epsilon=epsilon)
-        means = LossTerms(*(jnp.mean(term) for term in terms))
-        return means.total, means
-
-    return loss
-
-
-def _on_the_points_only(
-    logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, **options: Any
-) -> LossTerms:
-    """Give `penalised_loss` the signature of `defended_loss`; there is no attack for epsilon to matter to."""
-    del epsilon
-    return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, **options)
+def _with_twins(
+    logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, attack_fn: Callable[..., Inputs]
+) -> Float[Array, " doubled *features"]:
+    """Return the inputs and, behind them, their adversarial twins, which are constants."""
+    twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
+    chex.assert_equal_shape([inputs, twins])
+    return jnp.concatenate([inputs, jax.lax.stop_gradient(twins)])

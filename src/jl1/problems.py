@@ -7,22 +7,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import ApplyFn, AttackFn, ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.array_types import (
+    ApplyFn,
+    AttackFn,
+    ChangePenaltyFn,
+    ExampleLossFn,
+    Inputs,
+    Labels,
+    LogitsFn,
+    PenaltyFn,
+    PRNGKey,
+    Scalar,
+)
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
 from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
+from jl1.lazy import make_lazy_gradient
 from jl1.losses import (
     LossTerms,
     cross_entropy,
     cross_entropy_off_label,
     defended_loss,
+    output_change_loss,
     penalised_loss,
     summed_defended_loss,
 )
 from jl1.models import SequentialNet, create_model, make_apply_fn
-from jl1.penalties import make_penalty
+from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 from jl1.training import GradientFn, Hyperparameters, TermsFn, TrainState, create_train_state, make_gradient
 
 
@@ -33,8 +46,8 @@ class Problem(NamedTuple):
         apply_fn: The network.
         optimizer: Adam with the config's constants.
         gradient_fn: The gradient of the mean loss of a batch.
-        gradient_form: How it is computed: `plain` (no penalty), `closed_form` or `automatic`.
-        hyperparameters: lambda, epsilon and the key of the attacks in training.
+        gradient_form: How it is computed where there is a penalty, `closed_form` or `automatic`; `plain`: nowhere.
+        hyperparameters: lambda, epsilon, the key of attacks and estimators in training, the penalised steps.
         state: The state before the first step.
     """
 
@@ -65,13 +78,19 @@ def create_problem(config: Config, data: Dataset) -> Problem:
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
     )
     hyperparameters = Hyperparameters(
-        jnp.float32(config.penalty.lam), jnp.float32(config.adversarial.epsilon), attack_key(config, 1)
+        jnp.float32(config.penalty.lam),
+        jnp.float32(config.adversarial.epsilon),
+        attack_key(config, 1),
+        jnp.int32(config.penalty.every),
     )
     apply_fn, form = make_apply_fn(module), _gradient_form(config, module)
+    gradient_fn = plain_gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config, penalised=False))
     if form == "closed_form":
         gradient_fn = _closed_form_gradient(config, module)
-    else:
-        gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config))
+    elif form == "automatic":
+        gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config, penalised=True))
+    if form != "plain" and config.penalty.every > 1:
+        gradient_fn = make_lazy_gradient(gradient_fn, plain_gradient_fn)
     return Problem(apply_fn, optimizer, gradient_fn, form, hyperparameters, state)
 
 
@@ -131,38 +150,48 @@ def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
     )
 
 
-def _make_terms_fn(config: Config) -> TermsFn:
-    """Choose the terms of the loss, once: with lambda 0 no Jacobian, with epsilon 0 no twins are compiled."""
+def _make_terms_fn(config: Config, *, penalised: bool) -> TermsFn:
+    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no twins are compiled."""
     loss_fn, twin_loss_fn = _losses(config)
-    penalty_fn = None
-    if _has_penalty(config):
-        penalty_fn = make_penalty(
-            config.penalty.name,
-            outputs=config.penalty.outputs,
-            scale=config.penalty.scale,
-            outputs_per_pass=config.penalty.outputs_per_pass,
-            loss_fn=loss_fn,
-        )
+    penalty_fn = _make_penalty_fn(config, loss_fn) if penalised else None
     terms = {"penalty_fn": penalty_fn, "loss_fn": loss_fn}
 
     def on_the_points(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
     ) -> LossTerms:
-        del epsilon, key  # no attack
-        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, **terms)
+        del epsilon  # no attack
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, key=key, **terms)
 
     if config.adversarial.epsilon == 0:
         return on_the_points
-    coupled = {"mean": defended_loss, "sum": summed_defended_loss}[config.adversarial.coupling]
+    coupled = output_change_loss if penalised and config.penalty.name == OUTPUT_CHANGE else defended_loss
+    if config.adversarial.coupling == "sum":
+        coupled = partial(summed_defended_loss, mean_loss_fn=coupled)
     attack_fn = _twin_attack(config, twin_loss_fn)
 
     def on_the_points_and_twins(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
     ) -> LossTerms:
-        attack = partial(attack_fn, key=key)
-        return coupled(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, attack_fn=attack, **terms)
+        for_attack, for_penalty = jax.random.split(key)
+        options = {"attack_fn": partial(attack_fn, key=for_attack), "key": for_penalty, **terms}
+        return coupled(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, **options)
 
     return on_the_points_and_twins
+
+
+def _make_penalty_fn(config: Config, loss_fn: ExampleLossFn) -> PenaltyFn | ChangePenaltyFn:
+    """Choose the penalty."""
+    outputs, scale = config.penalty.outputs, config.penalty.scale
+    if config.penalty.name == OUTPUT_CHANGE:
+        return make_change_penalty(outputs=outputs, scale=scale)
+    return make_penalty(
+        config.penalty.name,
+        outputs=outputs,
+        scale=scale,
+        outputs_per_pass=config.penalty.outputs_per_pass,
+        num_draws=config.penalty.num_draws,
+        loss_fn=loss_fn,
+    )
 
 
 def _twin_attack(config: Config, loss_fn: ExampleLossFn) -> AttackFn:

@@ -42,12 +42,15 @@ class Hyperparameters(NamedTuple):
     Attributes:
         lam: lambda of Eq. 3, at least 0.
         epsilon: Radius of the adversarial twins, in [0, 1].
-        key: Root of the randomness of the attacks; each step folds its number in.
+        key: Root of the randomness of attacks and estimators; each step folds its number in.
+        every: m, at least 1: lambda is m lambda in the steps 0, m, 2m, ... and 0 in the others. To gain time by
+            it, take a gradient from `lazy.make_lazy_gradient`.
     """
 
     lam: Scalar
     epsilon: Scalar
     key: PRNGKey
+    every: Scalar = 1
 
 
 class Totals(NamedTuple):
@@ -157,22 +160,25 @@ def train_step(
         inputs: Batch in [0, 1].
         labels: True classes.
         mask: Which examples count; the others pad the batch to its fixed size.
-        hyperparameters: lambda, epsilon and the key.
+        hyperparameters: lambda, epsilon, the key and how often there is a penalty.
 
     Returns:
-        The state after the step, and the mean terms before it.
+        The state after the step, and the mean terms before it; the penalty that is left out in some steps (`every`)
+        counts in the others for them too, so that total = cross_entropy + lam * penalty in all.
     """
+    weight = jnp.where(state.step % hyperparameters.every == 0, hyperparameters.every, 0)
     gradients, means = gradient_fn(
         state.params,
         inputs,
         labels=labels,
         mask=mask,
-        lam=hyperparameters.lam,
+        lam=hyperparameters.lam * weight,
         epsilon=hyperparameters.epsilon,
         key=jax.random.fold_in(hyperparameters.key, state.step),
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    means = means._replace(penalty=means.penalty * weight)
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), means
 
 
