@@ -212,3 +212,17 @@ def test_smooth_networks_have_none_and_say_so():
         make_closed_form_gradient(module)
     with pytest.raises(ValueError, match="no closed form for outputs='margins'"):
         make_closed_form_gradient(create_model("C"), outputs="margins")
+
+
+def test_bfloat16_products_are_an_option_and_float32_the_default():
+    module, params, inputs, labels = problem(NETS["convolutions, then dense"], dtype=jnp.float32)
+    exact, rounded, default = (
+        make_closed_form_gradient(module, loss_fn=SMOOTHED, **options)(params, inputs, **arguments(labels))[0]
+        for options in ({"precision": "float32"}, {"precision": "bfloat16"}, {})
+    )
+    for one, other, third in zip(*map(jax.tree.leaves, (exact, rounded, default)), strict=True):
+        np.testing.assert_array_equal(one, third)
+        error = float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one))
+        assert 1e-5 < error < 0.3
+    with pytest.raises(ValueError, match="precision='half'"):
+        make_closed_form_gradient(module, precision="half")

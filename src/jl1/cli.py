@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
         return _EXIT_BAD_INPUT
     _keep_compiled_programs()
+    jax.config.update("jax_default_matmul_precision", "float32")  # an accelerator's own default is coarser
     try:
         return _COMMANDS[command](arguments)
     except InterruptedEarlyError as error:

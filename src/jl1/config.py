@@ -16,6 +16,7 @@ from jl1.data import DATASETS, NUM_CLASSES
 from jl1.errors import UserError
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
+from jl1.precision import PRECISIONS
 from jl1.stopping import STOPPING
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def default_config() -> Config:
             "num_epochs": 100,  # at most
             "batch_size": 128,  # before the twins double it
             "smoothing": 0.1,  # label smoothing, Sec. 4.1
+            "precision": "float32",  # of the products; tf32, bfloat16: faster on some machines, and less exact
             "smoothing_form": "uniform",  # 0.91 and 0.01; off_label: 0.90 and 0.0111
             "stopping": "patience",  # fixed, patience, successive_difference
             "stopping_tolerance": 1e-4,
@@ -165,6 +167,7 @@ _CHOICES = {
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
     "evaluation.points": ("test", "validation"),
+    "training.precision": tuple(PRECISIONS),
     "training.smoothing_form": ("uniform", "off_label"),
     "training.stopping": tuple(STOPPING),
     "training.weights": ("last", "best"),

@@ -36,6 +36,7 @@ from jl1.losses import (
 )
 from jl1.models import SequentialNet, create_model, make_apply_fn
 from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
+from jl1.precision import traced_with
 from jl1.training import GradientFn, Hyperparameters, TermsFn, TrainState, create_train_state, make_gradient
 
 
@@ -91,6 +92,7 @@ def create_problem(config: Config, data: Dataset) -> Problem:
         gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config, penalised=True))
     if form != "plain" and config.penalty.every > 1:
         gradient_fn = make_lazy_gradient(gradient_fn, plain_gradient_fn)
+    gradient_fn = traced_with(config.training.precision, gradient_fn)
     return Problem(apply_fn, optimizer, gradient_fn, form, hyperparameters, state)
 
 
@@ -147,6 +149,7 @@ def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
         loss_fn=loss_fn,
         twin_loss_fn=twin_loss_fn if config.adversarial.epsilon > 0 else None,
         twin_weight={"mean": 0.5, "sum": 1.0}[config.adversarial.coupling],
+        precision=config.training.precision,
     )
 
 
