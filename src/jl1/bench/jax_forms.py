@@ -18,7 +18,12 @@ from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
 from jl1.bench.step_problem import StepProblem, create_problem, export_problem
 from jl1.closed_form import make_closed_form_gradient
-from jl1.estimators import jacobian_frobenius_projected
+from jl1.estimators import (
+    jacobian_l1_finite_difference,
+    jacobian_l1_random_sign,
+    jacobian_l1_sampled_classes,
+    jacobian_l21_projected,
+)
 from jl1.evaluation import make_eval_step
 from jl1.jacobian import l1_jacobian_norm
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
@@ -198,7 +203,10 @@ GRADIENTS: Mapping[str, Callable[[StepProblem], GradientFn]] = {
     "closed form probs": partial(_closed_form, outputs="probs"),
     "closed form centred_logits": partial(_closed_form, outputs="centred_logits"),
     "closed form log_probs": partial(_closed_form, outputs="log_probs"),
-    "estimate frobenius_projected": partial(_automatic, penalty=_estimate(jacobian_frobenius_projected)),
+    "estimate sampled_classes": partial(_automatic, penalty=_estimate(jacobian_l1_sampled_classes)),
+    "estimate finite_difference": partial(_automatic, penalty=_estimate(jacobian_l1_finite_difference)),
+    "estimate random_sign": partial(_automatic, penalty=_estimate(jacobian_l1_random_sign)),
+    "estimate l21_projected": partial(_automatic, penalty=_estimate(jacobian_l21_projected)),
     "automatic logits": partial(_automatic, penalty=_exact("logits")),
     "automatic probs": partial(_automatic, penalty=_exact("probs")),
     "textbook logits": partial(_automatic, penalty=_by_definition("logits"), library=True),

@@ -27,7 +27,7 @@ from jl1.bench.processes import (
 
 Study = Callable[[BenchOptions, BenchRecord, Notice], None]
 
-_STEP_FORMS = ("matrix product", "plain", "estimate frobenius_projected", "closed form logits")
+_STEP_FORMS = ("matrix product", "plain", "estimate sampled_classes", "closed form logits")
 _MOST_STARTS = 5
 _SECONDS_A_CORE = 5.0
 
