@@ -206,6 +206,7 @@ def test_smooth_networks_have_none_and_say_so():
     module = create_model("C", activation="gelu")
     assert has_closed_form(create_model("C"))
     assert not has_closed_form(module)
+    assert not has_closed_form(SequentialNet((AveragePool(2, 2),)))
     with pytest.raises(
         ValueError, match=r"relu or leaky_relu; differentiate other networks with training\.make_gradient"
     ):

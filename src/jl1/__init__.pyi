@@ -4,6 +4,7 @@ from .attacks.fgsm import predicted_labels as predicted_labels
 from .attacks.pgd import pgd as pgd
 from .closed_form import has_closed_form as has_closed_form
 from .closed_form import make_closed_form_gradient as make_closed_form_gradient
+from .convolution import patch_convolution as patch_convolution
 from .estimators import jacobian_frobenius_projected as jacobian_frobenius_projected
 from .estimators import jacobian_l1_finite_difference as jacobian_l1_finite_difference
 from .estimators import jacobian_l1_random_sign as jacobian_l1_random_sign
@@ -28,6 +29,9 @@ from .losses import output_change_loss as output_change_loss
 from .losses import penalised_loss as penalised_loss
 from .losses import summed_defended_loss as summed_defended_loss
 from .mean_loss import make_loss as make_loss
+from .models import AveragePool as AveragePool
+from .models import Conv as Conv
+from .models import Dense as Dense
 from .models import SequentialNet as SequentialNet
 from .models import centre_output_layer as centre_output_layer
 from .models import create_model as create_model

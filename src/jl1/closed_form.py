@@ -34,9 +34,9 @@ def has_closed_form(module: nn.Module) -> bool:
         module: Any flax.linen module.
 
     Returns:
-        True for a `SequentialNet` with relu or leaky_relu.
+        True for a `SequentialNet` with relu or leaky_relu after at least one convolution or dense layer.
     """
-    return isinstance(module, SequentialNet) and module.activation in _SLOPES
+    return isinstance(module, SequentialNet) and module.activation in _SLOPES and len(module.layer_names) > 1
 
 
 def make_closed_form_gradient(
@@ -133,8 +133,8 @@ def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) 
     """Refuse what has no closed form."""
     if not has_closed_form(module):
         raise ValueError(
-            "the closed form needs a SequentialNet with relu or leaky_relu; differentiate other networks with "
-            "training.make_gradient"
+            "the closed form needs a SequentialNet with hidden layers and relu or leaky_relu; differentiate other "
+            "networks with training.make_gradient"
         )
     if outputs not in HEADS or scale not in SCALES or precision not in PRECISIONS:
         raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, precision={precision!r}")
