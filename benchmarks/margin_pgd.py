@@ -11,10 +11,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jl1.array_types import Labels, Logits, PerExample
 from jl1.attacks.fgsm import predicted_labels
+from jl1.attacks.objectives import OBJECTIVES
 from jl1.attacks.pgd import pgd
 from jl1.checkpoints import Checkpoints
 from jl1.config_files import config_from_dict
@@ -22,14 +21,7 @@ from jl1.problems import create_problem, load_data
 from jl1.records import read_config
 from jl1.trainer import snapshot_template
 
-
-def margin(logits: Logits, labels: Labels) -> PerExample:
-    """Return max_{j != y} z_j - z_y: above 0 where the point is misclassified; no softmax that could saturate."""
-    is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
-    return jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1) - jnp.sum(jnp.where(is_label, logits, 0.0), axis=1)
-
-
-LOSSES = {"cross-entropy": optax.softmax_cross_entropy_with_integer_labels, "margin": margin}
+LOSSES = {"cross-entropy": OBJECTIVES["ce"], "margin": OBJECTIVES["margin"]}
 
 
 def main(folders: list[str]) -> None:

@@ -1,0 +1,138 @@
+"""The two norms that attacks are bounded by: lengths, steps, random points and projections of each."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jl1.array_types import Inputs, Mask, PerExample, PRNGKey, Scalar
+from jl1.attacks.ball import check_radius, project
+
+NormName = Literal["linf", "l2"]
+
+_TINY = 1e-12
+
+
+class Norm(NamedTuple):
+    """What differs between attacks in one norm and in another.
+
+    Attributes:
+        length: ||v|| of every example.
+        dual_length: The norm of a gradient g for which distance to a plane is |gap| / dual_length(g).
+        ascent: The step v of length 1 along which a linear function rises most.
+        slope: How fast entry i of a plane's nearest point moves with the distance, given |normal_i|.
+        noise: Random vectors (key, shape, dtype); divided by their length they are random points of the sphere.
+        in_ball: The same, uniformly random points of the unit ball.
+        project: Points to the ball and the range.
+        check: Refuses a radius that cannot be meant.
+    """
+
+    length: Callable[[Inputs], PerExample]
+    dual_length: Callable[[Inputs], PerExample]
+    ascent: Callable[[Inputs], Inputs]
+    slope: Callable[[Float[Array, " batch features"]], Float[Array, " batch features"]]
+    noise: Callable[..., Inputs]
+    in_ball: Callable[..., Inputs]
+    project: Callable[..., Inputs]
+    check: Callable[[Scalar, float, float], None]
+
+
+def find_norm(name: NormName) -> Norm:
+    """Look a norm up, or say which there are."""
+    if name not in NORMS:
+        raise ValueError(f"unknown norm {name!r}; known are {', '.join(NORMS)}")
+    return NORMS[name]
+
+
+def spread(values: PerExample | Mask, points: Inputs) -> Array:
+    """Give one value an example the rank of the points, so that it multiplies or selects whole examples."""
+    return values.reshape(-1, *[1] * (points.ndim - 1))
+
+
+def choose(mask: Mask, points: Inputs, otherwise: Inputs) -> Inputs:
+    """Take whole examples from one batch where the mask is true and from the other elsewhere."""
+    return jnp.where(spread(mask, points), points, otherwise)
+
+
+def random_border_point(
+    key: PRNGKey, inputs: Inputs, *, norm: Norm, radius: Scalar | PerExample, lower: float, upper: float
+) -> Inputs:
+    """Draw a point at distance `radius` of every example in a random direction, and clip it to the range."""
+    noise = norm.noise(key, inputs.shape, inputs.dtype)
+    radii = jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (len(inputs),))
+    return jnp.clip(inputs + noise * spread(radii / (norm.length(noise) + _TINY), inputs), lower, upper)
+
+
+def _rows(vectors: Inputs) -> Float[Array, " batch features"]:
+    """Flatten every example: XLA's CPU reductions over several axes are slow."""
+    return vectors.reshape(len(vectors), -1)
+
+
+def _l1_length(vectors: Inputs) -> PerExample:
+    return jnp.sum(jnp.abs(_rows(vectors)), axis=1)
+
+
+def _l2_length(vectors: Inputs) -> PerExample:
+    return jnp.sqrt(jnp.sum(_rows(vectors) ** 2, axis=1))
+
+
+def _linf_length(vectors: Inputs) -> PerExample:
+    return jnp.max(jnp.abs(_rows(vectors)), axis=1)
+
+
+def _l2_ascent(gradient: Inputs) -> Inputs:
+    return gradient / spread(_l2_length(gradient) + _TINY, gradient)
+
+
+def _l2_project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
+    """Shrink the perturbation to length epsilon, then clip to the range, which only shrinks it more (as in APGD)."""
+    perturbation = points - centre
+    length = _l2_length(perturbation)
+    shrunk = perturbation * spread(jnp.minimum(1.0, epsilon / jnp.maximum(length, _TINY)), points)
+    return jnp.clip(centre + shrunk, lower, upper)
+
+
+def _uniform(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+
+def _in_l2_ball(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Draw directions, and lengths that grow like the root of a uniform number."""
+    direction_key, length_key = jax.random.split(key)
+    size = math.prod(shape[1:])
+    length = jax.random.uniform(length_key, shape[:1], dtype) ** (1 / size)
+    direction = jax.random.normal(direction_key, shape, dtype)
+    return direction * spread(length / (_l2_length(direction) + _TINY), direction)
+
+
+def _check_l2_radius(epsilon: Scalar, lower: float, upper: float) -> None:
+    """Refuse a negative radius; the largest that makes sense grows with the number of features."""
+    check_radius(min(epsilon, upper - lower) if isinstance(epsilon, int | float) else epsilon, lower, upper)
+
+
+NORMS: Mapping[str, Norm] = {
+    "linf": Norm(
+        length=_linf_length,
+        dual_length=_l1_length,
+        ascent=jnp.sign,
+        slope=jnp.ones_like,
+        noise=_uniform,
+        in_ball=_uniform,
+        project=project,
+        check=check_radius,
+    ),
+    "l2": Norm(
+        length=_l2_length,
+        dual_length=_l2_length,
+        ascent=_l2_ascent,
+        slope=lambda sizes: sizes,
+        noise=jax.random.normal,
+        in_ball=_in_l2_ball,
+        project=_l2_project,
+        check=_check_l2_radius,
+    ),
+}
+"""By name, as in `norm="linf"` of the attacks."""

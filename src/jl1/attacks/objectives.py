@@ -1,0 +1,131 @@
+"""What attacks raise: functions of logits and labels, one value an example, higher where the attack is stronger.
+
+`OBJECTIVES` take (logits, labels) and push an example out of its class; `TARGETED_OBJECTIVES` take (logits, labels,
+targets) and push it into one chosen class.
+
+References:
+    Croce, Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks", arXiv:2003.01690: DLR, equations 6 and 7.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jl1.array_types import ExampleLossFn, Labels, Logits, PerExample
+
+_TINY = 1e-12
+
+
+class TargetedLossFn(Protocol):
+    """An objective with a class to reach."""
+
+    def __call__(self, logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+        """Return one value an example."""
+        ...
+
+
+def margin(logits: Logits, labels: Labels) -> PerExample:
+    """Compute max_{i != y} z_i - z_y: above 0 where the example is misclassified; no softmax that could saturate.
+
+    Args:
+        logits: Scores of at least two classes.
+        labels: True labels y.
+
+    Returns:
+        One value an example, in the units of the logits.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> margin(jnp.array([[3.0, 1.0, 2.5]]), jnp.array([0])).tolist()
+        [-0.5]
+    """
+    is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1) - _entry(logits, labels)
+
+
+def dlr(logits: Logits, labels: Labels) -> PerExample:
+    """Compute the difference of logits ratio, (max_{i != y} z_i - z_y) / (z_pi1 - z_pi3) (eq. 6).
+
+    pi sorts the logits from high to low. Neither a shift nor a scale of the logits changes it, so a network
+    cannot hide its gradient by growing its logits.
+
+    Args:
+        logits: Scores of at least three classes.
+        labels: True labels y.
+
+    Returns:
+        One value an example, at most 1.
+
+    Raises:
+        ValueError: Fewer than three classes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> dlr(jnp.array([[3.0, 1.0, 2.5]]), jnp.array([0])).tolist()
+        [-0.25]
+    """
+    first, _, third = _highest(logits, 3, "dlr")
+    return margin(logits, labels) / (first - third + _TINY)
+
+
+def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """Compute the targeted difference of logits ratio, (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2) (eq. 7).
+
+    Args:
+        logits: Scores of at least four classes.
+        labels: True labels y.
+        targets: Classes t to reach.
+
+    Returns:
+        One value an example.
+
+    Raises:
+        ValueError: Fewer than four classes.
+    """
+    first, _, third, fourth = _highest(logits, 4, "targeted_dlr")
+    return targeted_margin(logits, labels, targets) / (first - (third + fourth) / 2 + _TINY)
+
+
+def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """Compute z_t - z_y, above 0 where the target is ahead of the label.
+
+    Args:
+        logits: Scores of at least two classes.
+        labels: True labels y.
+        targets: Classes t to reach.
+
+    Returns:
+        One value an example, in the units of the logits.
+    """
+    return _entry(logits, targets) - _entry(logits, labels)
+
+
+OBJECTIVES: Mapping[str, ExampleLossFn] = {
+    "ce": optax.softmax_cross_entropy_with_integer_labels,
+    "margin": margin,
+    "dlr": dlr,
+}
+"""What an untargeted attack may raise, as `loss_fn` of `pgd` and `apgd`."""
+
+TARGETED_OBJECTIVES: Mapping[str, TargetedLossFn] = {"margin": targeted_margin, "dlr": targeted_dlr}
+"""What a targeted attack may raise, as `loss_fn` of `apgd_targeted`."""
+
+
+def _entry(logits: Logits, classes: Labels) -> PerExample:
+    """Return the logit of one class an example."""
+    chosen = jax.nn.one_hot(classes, logits.shape[1], dtype=bool)
+    return jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
+
+
+def _highest(logits: Logits, count: int, name: str) -> list[PerExample]:
+    """Return the highest logits in order; the gradient goes to one entry each, as through a sort."""
+    if logits.shape[1] < count:
+        raise ValueError(
+            f"{name} needs at least {count} classes, the network has {logits.shape[1]}: use margin or targeted_margin"
+        )
+    order = jax.lax.top_k(jax.lax.stop_gradient(logits), count)[1]
+    return [_entry(logits, order[:, rank]) for rank in range(count)]

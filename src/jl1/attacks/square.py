@@ -1,0 +1,103 @@
+"""The Square attack: random search by square patches that needs no gradient, so a masked one cannot stop it.
+
+References:
+    Andriushchenko, Croce, Flammarion, Hein 2020, "Square attack: a query-efficient black-box
+    adversarial attack via random search", arXiv:1912.00049, Algorithms 1 to 3.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jl1.array_types import Inputs, Labels, LogitsFn, Mask, PerExample, PRNGKey, Scalar
+from jl1.attacks.fgsm import predicted_labels
+from jl1.attacks.norms import NormName, choose, find_norm
+from jl1.attacks.objectives import margin
+from jl1.attacks.square_patches import PATCHES, Images, image_shape
+
+
+class _State(NamedTuple):
+    """The search of every example."""
+
+    query: Int[Array, ""]
+    points: Images
+    margin: PerExample
+    beaten: Mask
+
+
+def square(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    key: PRNGKey,
+    num_queries: int = 5000,
+    first_share: float = 0.8,
+    norm: NormName = "linf",
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Inputs:
+    """Attack by random patches, each kept where it raises the margin max_{i != y} z_i - z_y.
+
+    Begins with vertical stripes (L-infinity) or a grid of patches (L2). The patches shrink from `first_share` of
+    the image on the published schedule, rescaled from 10,000 queries to `num_queries`. Inputs of shape (batch,
+    height, width, channels) are images; any others are taken as one row of pixels. Every example draws its own
+    places and signs, from all places where the patch fits (the authors' code leaves out the last row and column,
+    and shares the places among the examples of a batch). A beaten example keeps its point; the loop ends when all
+    are beaten. Not jitted; one compilation serves every epsilon.
+
+    Args:
+        logits_fn: Network with its parameters bound, a batch to LOGITS; no gradient of it is taken.
+        inputs: Batch in [lower, upper].
+        labels: True labels.
+        epsilon: Radius in the units of the inputs, at least 0; may be traced.
+        key: Fixes the patches.
+        num_queries: Forward passes after that of the start, at least 1.
+        first_share: Share of the image that the first patches cover, in (0, 1].
+        norm: "linf" or "l2".
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
+
+    Returns:
+        Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
+
+    Raises:
+        ValueError: `num_queries` below 1, `first_share` outside (0, 1], an unknown norm, or a number for
+            epsilon that is negative or (in L-infinity) above upper - lower.
+    """
+    find_norm(norm).check(epsilon, lower, upper)
+    if num_queries < 1 or not 0 < first_share <= 1:
+        raise ValueError(f"num_queries={num_queries}, first_share={first_share}: at least 1, and in (0, 1]")
+    images = jax.lax.stop_gradient(inputs).reshape(image_shape(inputs.shape))
+    patches = PATCHES[norm](images.shape[1:], num_queries, first_share)
+
+    def judge(points: Images) -> tuple[PerExample, Mask]:
+        logits = logits_fn(points.reshape(inputs.shape))
+        return margin(logits, labels), jnp.argmax(logits, axis=1) != labels
+
+    def query(state: _State) -> _State:
+        changed = patches.propose(jax.random.fold_in(key, state.query), state.query, state.points, images, epsilon)
+        return _keep_better(state, jnp.clip(changed, lower, upper), judge)
+
+    wrong = predicted_labels(logits_fn, inputs) != labels
+    nothing = _State(jnp.asarray(-1), images, jnp.full(len(inputs), -jnp.inf, inputs.dtype), wrong)
+    start = patches.start(jax.random.fold_in(key, num_queries), images, epsilon)
+    state = _keep_better(nothing, jnp.clip(start, lower, upper), judge)
+    state = jax.lax.while_loop(lambda state: (state.query < num_queries) & ~jnp.all(state.beaten), query, state)
+    return jax.lax.stop_gradient(state.points.reshape(inputs.shape))
+
+
+def _keep_better(state: _State, points: Images, judge: Callable[[Images], tuple[PerExample, Mask]]) -> _State:
+    """Take the points where they have more margin or are misclassified, and the example is not beaten yet."""
+    margins, wrong = judge(points)
+    better = ~state.beaten & (wrong | (margins > state.margin))
+    return _State(
+        state.query + 1,
+        choose(better, points, state.points),
+        jnp.where(better, margins, state.margin),
+        state.beaten | wrong,
+    )
