@@ -64,7 +64,7 @@ class _Progress(NamedTuple):
     """What the step-size rule remembers."""
 
     step_size: PerExample
-    rises: Int[Array, " batch"]
+    rises: PerExample
     loss_at_check: PerExample
     halved_at_check: Mask
 
@@ -98,7 +98,7 @@ def look(logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: In
 def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Inputs, starts: Inputs, best: Best) -> Best:
     """Run Algorithm 1 from the given starts until every example is beaten or the steps are used up."""
     windows = checkpoints(num_steps)
-    window_at = jnp.array([windows.get(step, 0) for step in range(num_steps + 1)])
+    window_at = jnp.array([windows.get(step, 0) for step in range(num_steps + 1)], inputs.dtype)
 
     def step(walk: _Walk) -> _Walk:
         points = _move(walk, norm, ball, inputs)
@@ -112,8 +112,8 @@ def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Input
         return _Walk(count, restarted, walk.place.inputs, peak, progress, best)
 
     place, wrong = look_fn(starts)
-    nobody, full_step = jnp.zeros(len(inputs), int), jnp.full_like(place.loss, 2.0) * ball["epsilon"]
-    progress = _Progress(full_step, nobody, place.loss, nobody == 0)
+    no_rise, full_step = jnp.zeros_like(place.loss), jnp.full_like(place.loss, 2.0) * ball["epsilon"]
+    progress = _Progress(full_step, no_rise, place.loss, jnp.full_like(wrong, True))
     start = _Walk(jnp.asarray(0), place, starts, place, progress, _keep(best, place, wrong))
     return jax.lax.while_loop(lambda walk: (walk.step < num_steps) & ~jnp.all(walk.best.beaten), step, start).best
 
@@ -128,17 +128,17 @@ def _move(walk: _Walk, norm: Norm, ball: dict, inputs: Inputs) -> Inputs:
     return norm.project(leaned, inputs, **ball)
 
 
-def _judge(walk: _Walk, loss: PerExample, highest: PerExample, window: Int[Array, ""]) -> tuple[_Progress, Mask]:
+def _judge(walk: _Walk, loss: PerExample, highest: PerExample, window: Scalar) -> tuple[_Progress, Mask]:
     """Decide at a checkpoint (window > 0) whose step size halves: too few rises, or no gain since the last one."""
     step_size, rises, loss_at_check, halved_at_check = walk.progress
-    rises = rises + (loss > walk.place.loss)
+    rises = rises + (loss > walk.place.loss).astype(loss.dtype)
     too_few = rises <= _RISES * window
     no_gain = ~halved_at_check & (loss_at_check >= highest)
     at_check = window > 0
     halve = at_check & (too_few | no_gain)
     progress = _Progress(
         jnp.where(halve, step_size / 2, step_size),
-        jnp.where(at_check, 0, rises),
+        jnp.where(at_check, 0.0, rises),
         jnp.where(at_check, highest, loss_at_check),
         jnp.where(at_check, halve, halved_at_check),
     )

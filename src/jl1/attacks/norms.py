@@ -40,7 +40,7 @@ class Norm(NamedTuple):
     check: Callable[[Scalar, float, float], None]
 
 
-def find_norm(name: NormName) -> Norm:
+def find_norm(name: str) -> Norm:
     """Look a norm up, or say which there are."""
     if name not in NORMS:
         raise ValueError(f"unknown norm {name!r}; known are {', '.join(NORMS)}")

@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jl1.array_types import ExampleLossFn, Labels, Logits, PerExample
 _TINY = 1e-12
 
 
+@runtime_checkable
 class TargetedLossFn(Protocol):
     """An objective with a class to reach."""
 

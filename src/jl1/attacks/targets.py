@@ -1,6 +1,6 @@
 """Which classes a targeted attack tries, and the attack over several of them."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import choose
 
 
+@runtime_checkable
 class TargetedAttackFn(Protocol):
     """An attack toward one class an example."""
 
