@@ -13,7 +13,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, LogitsFn, PRNGKey, Scalar
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
@@ -133,7 +132,7 @@ def _search(
     inputs = jax.lax.stop_gradient(inputs)
     plane_fn = partial(nearest_plane, search) if targets is None else partial(target_plane, search, targets)
 
-    def restart(index: Int[Array, ""], best: MinimalPerturbation) -> MinimalPerturbation:
+    def restart(index: Scalar, best: MinimalPerturbation) -> MinimalPerturbation:
         reach = jnp.where(index == 0, 0.0, jnp.minimum(best.distance, radius) / 2)
         starts = random_border_point(
             jax.random.fold_in(key, index),

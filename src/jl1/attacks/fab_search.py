@@ -22,6 +22,7 @@ _OVERSHOOT = 1.05  # eta: how far a step goes past the plane
 _BACKWARD = 0.9  # beta: the share of its perturbation that a misclassified point keeps
 _MOST_BIAS = 0.1  # alpha_max: the largest weight of the step that begins at the input
 _FINAL_STEPS = 3
+_HAIR = 1e-4  # past the zero of a linear margin, so that rounding leaves the point on the wrong side
 
 PlaneFn = Callable[[Inputs], tuple[PerExample, Inputs]]
 """Points to gap and normal: the network, linear at the points, changes class where <normal, step> = gap."""
@@ -75,21 +76,22 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
     logits, pullback = jax.vjp(search.logits_fn, points)
     num_classes, labels = logits.shape[1], search.labels
 
-    def one_class(index: Int[Array, ""], nearest: tuple[PerExample, ...]) -> tuple[PerExample, ...]:
+    def one_class(index: Int[Array, ""], nearest: _Plane) -> _Plane:
         others = jnp.full_like(labels, index)
         gap = -targeted_margin(logits, labels, others)
         normal = pullback(_difference(logits, labels, others))[0]
         distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + 1e-12))
-        closer = distance < nearest[0]
-        return (
-            jnp.where(closer, distance, nearest[0]),
-            jnp.where(closer, gap, nearest[1]),
-            choose(closer, normal, nearest[2]),
+        closer = distance < nearest.distance
+        return _Plane(
+            jnp.where(closer, distance, nearest.distance),
+            jnp.where(closer, gap, nearest.gap),
+            choose(closer, normal, nearest.normal),
         )
 
     none = jnp.zeros_like(logits[:, 0])
-    _, gap, normal = jax.lax.fori_loop(0, num_classes, one_class, (none + jnp.inf, none, jnp.zeros_like(points)))
-    return gap, normal
+    nearest = _Plane(none + jnp.inf, none, jnp.zeros_like(points))
+    nearest = jax.lax.fori_loop(0, num_classes, one_class, nearest)
+    return nearest.gap, nearest.normal
 
 
 def descend(
@@ -125,7 +127,8 @@ def final_search(search: Search, inputs: Inputs, best: MinimalPerturbation) -> M
     ) -> tuple[_End, _End, MinimalPerturbation]:
         right, wrong, best = carry
         span = wrong.margin - right.margin
-        share = jnp.clip(jnp.where(span > 0, -right.margin / jnp.where(span > 0, span, 1.0), 0.5), 0.0, 1.0)
+        share = jnp.where(span > 0, -right.margin / jnp.where(span > 0, span, 1.0), 0.5)
+        share = jnp.clip(share + _HAIR, 0.0, 1.0)
         points = right.inputs + spread(share, inputs) * (wrong.inputs - right.inputs)
         logits = search.logits_fn(points)
         middle, is_wrong = _End(points, margin(logits, search.labels)), _wrong(logits, search.labels)
@@ -134,6 +137,14 @@ def final_search(search: Search, inputs: Inputs, best: MinimalPerturbation) -> M
 
     ends = _End(inputs, margin_at(inputs)), _End(best.inputs, margin_at(best.inputs))
     return jax.lax.fori_loop(0, _FINAL_STEPS, halve, (*ends, best))[2]
+
+
+class _Plane(NamedTuple):
+    """The nearest plane so far: distance, gap and normal."""
+
+    distance: PerExample
+    gap: PerExample
+    normal: Inputs
 
 
 class _End(NamedTuple):
