@@ -20,7 +20,7 @@ from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, Mask, Params, PRN
 from jl1.attacks.apgd import apgd, apgd_targeted
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName
+from jl1.attacks.norms import NormName, find_norm
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
@@ -119,8 +119,8 @@ def standard_attack(
         Points and verdicts, as NumPy arrays.
 
     Raises:
-        ValueError: No examples, a batch size below 1, or what the attacks refuse, such as fewer than four
-            classes for the targeted DLR.
+        ValueError: No examples, a batch size below 1, a number for epsilon that is negative or (in L-infinity) above
+            upper - lower, or what the attacks refuse, such as fewer than four classes for the targeted DLR.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -131,6 +131,7 @@ def standard_attack(
         >>> result.broken_by.tolist(), result.stands.tolist()
         (['apgd', ''], [False, True])
     """
+    find_norm(norm).check(epsilon, lower, upper)  # here, since the attacks below see a traced one
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if len(inputs) == 0 or min(batch_sizes) < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {tuple(batch_sizes)}: all must be at least 1")
