@@ -125,7 +125,7 @@ def compare(workdir: Path) -> list[dict[str, Any]]:
     for name, names in {**{name: (name,) for name in STAGES}, "ensemble": ENSEMBLE}.items():
         stages = {each: STAGES[each] for each in names}
         run = partial(
-            standard_attack, problem.apply_fn, params, inputs=inputs, labels=labels, epsilon=_EPSILON, stages=stages
+            standard_attack, problem.apply_fn, params, inputs=inputs, labels=labels, epsilon=_EPSILON, budget=stages
         )
         run(key=jax.random.key(0))  # compiles
         for seed in range(_SEEDS.get(name, 1)):

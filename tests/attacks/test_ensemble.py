@@ -50,7 +50,7 @@ def test_each_stage_has_the_points_that_stand_and_the_verdict_is_recomputed():
         labels=LABELS,
         epsilon=0.3,
         key=KEY,
-        stages=stages,
+        budget=stages,
         progress=lambda *report: told.append(report),
         **SIZES,
     )
@@ -85,7 +85,7 @@ def test_every_target_is_tried_on_what_the_last_one_left():
         labels=np.zeros(3, int),
         epsilon=1.0,
         key=KEY,
-        stages={"targeted": Stage(attack_fn, num_targets=9)},  # of which the network has two
+        budget={"targeted": Stage(attack_fn, num_targets=9)},  # of which the network has two
         batch_sizes=(3, 1),
     )
     jax.effects_barrier()
@@ -101,7 +101,7 @@ def test_each_stage_compiles_once_a_batch_size_for_all_epsilons_params_and_keys(
         return shifted(shift, inputs)
 
     stages = {"apgd_t": Stage(partial(apgd_targeted, loss_fn=targeted_margin, num_steps=3), num_targets=2)}
-    options = {"inputs": INPUTS, "labels": LABELS, "stages": stages, **SIZES}
+    options = {"inputs": INPUTS, "labels": LABELS, "budget": stages, **SIZES}
     accuracies = [
         standard_attack(apply_fn, shift, epsilon=epsilon, key=jax.random.key(seed), **options).stands.mean()
         for shift, epsilon, seed in ((0.0, 0.025, 0), (0.1, 0.05, 1), (0.0, 0.0, 2), (0.0, 0.055, 3))
@@ -119,14 +119,15 @@ def test_each_stage_compiles_once_a_batch_size_for_all_epsilons_params_and_keys(
         ({"batch_sizes": (4, 0)}, r"batches of \(4, 0\)"),
         ({"inputs": INPUTS[:0], "labels": LABELS[:0]}, "0 examples"),
         ({"epsilon": -0.1}, "epsilon=-0.1"),
+        ({"budget": "huge"}, "unknown budget 'huge'; known are full, few_classes, fast"),
         ({}, "targeted_dlr needs at least 4 classes, the network has 3"),
     ],
 )
 def test_senseless_work_is_refused(options, message):
-    chosen = {"inputs": INPUTS, "labels": LABELS, "epsilon": 0.01, "key": KEY, **SIZES, **options}
-    stages = {name: BUDGETS["full"][name] for name in ("apgd_t",)}
+    stages = {"apgd_t": BUDGETS["full"]["apgd_t"]}
+    chosen = {"inputs": INPUTS, "labels": LABELS, "epsilon": 0.01, "key": KEY, "budget": stages, **SIZES, **options}
     with pytest.raises(ValueError, match=message):
-        standard_attack(shifted, 0.0, stages=stages, **chosen)
+        standard_attack(shifted, 0.0, **chosen)
 
 
 def test_the_published_budgets():
@@ -158,7 +159,7 @@ def test_it_finds_a_planted_example_in_a_small_region_of_every_ball():
     inputs = np.float32(rng.uniform(0.2, 0.8, (60, 8)))
     targets = jnp.asarray(inputs + rng.uniform(-0.1, 0.1, inputs.shape), jnp.float32)
     options = {"inputs": inputs, "labels": np.zeros(60, np.int32), "epsilon": 0.1}
-    result = standard_attack(planted, targets, key=KEY, stages=BUDGETS["fast"], batch_sizes=(60, 20), **options)
+    result = standard_attack(planted, targets, key=KEY, budget="fast", batch_sizes=(60, 20), **options)
     assert (~result.stands).mean() >= 0.95
     assert np.abs(result.inputs - inputs).max() <= 0.1 + 1e-6
     assert accuracy(planted, targets, fgsm, **options) > 0.7  # and neither one step nor luck finds them
@@ -194,7 +195,7 @@ def test_noise_fgsm_pgd_and_the_ensemble_come_in_this_order(digits):
     by_noise = accuracy(apply_fn, params, random_noise, key=KEY, **options)
     by_fgsm = accuracy(apply_fn, params, fgsm, **options)
     by_pgd = accuracy(apply_fn, params, pgd, key=KEY, **options)
-    result = standard_attack(apply_fn, params, key=KEY, stages=BUDGETS["fast"], batch_sizes=(200, 50), **options)
+    result = standard_attack(apply_fn, params, key=KEY, budget="fast", batch_sizes=(200, 50), **options)
     assert 1 > by_noise >= by_fgsm >= by_pgd >= result.stands.mean() > 0.1
     assert by_noise > result.stands.mean() + 0.1
     verdicts = np.asarray(apply_fn(params, jnp.asarray(result.inputs))).argmax(axis=1) == labels
@@ -209,7 +210,7 @@ def test_the_full_budget_finds_no_less_than_the_fast_one(digits, norm):
     apply_fn, params, inputs, labels = digits
     options = {"inputs": inputs, "labels": labels, "epsilon": 0.03 if norm == "linf" else 0.5, "norm": norm, "key": KEY}
     fast, full = (
-        standard_attack(apply_fn, params, stages=BUDGETS[name], batch_sizes=(200, 50), **options).stands.mean()
+        standard_attack(apply_fn, params, budget=name, batch_sizes=(200, 50), **options).stands.mean()
         for name in ("fast", "full")
     )
     assert 0.1 < full <= fast < 0.9

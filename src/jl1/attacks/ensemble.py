@@ -87,14 +87,14 @@ def standard_attack(
     labels: Int[np.ndarray | Array, " num_examples"],
     epsilon: Scalar,
     key: PRNGKey,
-    stages: Mapping[str, Stage] = BUDGETS["full"],
+    budget: str | Mapping[str, Stage] = "full",
     norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
     batch_sizes: Sequence[int] = (500, 100, 20),
     progress: ProgressFn = lambda *_: None,
 ) -> Attacked:
-    """Attack every example by the stages in turn until one beats it; the accuracy that is left is `stands.mean()`.
+    """Attack every example by the stages of a budget in turn until one beats it; the accuracy that is left is `stands.mean()`.
 
     Compiles each stage once for each batch size in use, whatever epsilon, params and key are, as long as `apply_fn`
     and the stages are the same objects. The same arguments give the same result; which examples share a batch depends
@@ -107,7 +107,7 @@ def standard_attack(
         labels: All true labels.
         epsilon: Radius in the units of the inputs.
         key: Fixes all randomness.
-        stages: What is run, in order; one of `BUDGETS`, or any attacks by name.
+        budget: What is run, in order: a name in `BUDGETS` (`full`, `few_classes`, `fast`), or stages by name.
         norm: "linf" or "l2".
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
@@ -119,7 +119,7 @@ def standard_attack(
         Points and verdicts, as NumPy arrays.
 
     Raises:
-        ValueError: No examples, a batch size below 1, a number for epsilon that is negative or (in L-infinity) above
+        ValueError: No examples, a batch size below 1, an unknown budget, a number for epsilon that is negative or (in L-infinity) above
             upper - lower, or what the attacks refuse, such as fewer than four classes for the targeted DLR.
 
     Example:
@@ -127,7 +127,7 @@ def standard_attack(
         >>> options = {"inputs": jnp.array([[0.5, 0.4], [0.9, 0.1]]), "labels": jnp.array([0, 0])}
         >>> stages = {"apgd": Stage(partial(apgd, num_steps=5))}
         >>> result = standard_attack(
-        ...     lambda scale, x: scale * x, 2.0, epsilon=0.1, key=jax.random.key(0), stages=stages, **options)
+        ...     lambda scale, x: scale * x, 2.0, epsilon=0.1, key=jax.random.key(0), budget=stages, **options)
         >>> result.broken_by.tolist(), result.stands.tolist()
         (['apgd', ''], [False, True])
     """
@@ -138,7 +138,7 @@ def standard_attack(
     points, is_right = inputs.copy(), partial(_is_right, params, apply_fn=apply_fn)
     stands = _judge(is_right, points, labels, batch_sizes)
     broken_by = np.where(stands, "", "clean").astype(object)
-    for number, (name, stage) in enumerate(stages.items()):
+    for number, (name, stage) in enumerate(_stages(budget).items()):
         attack_fn = partial(_attack_batch, params, apply_fn=apply_fn, stage=stage, space=(norm, lower, upper))
         num_began, num_rounds = int(stands.sum()), _num_rounds(stage, apply_fn, params, inputs)
         for part in _parts(stands, num_rounds, batch_sizes):
@@ -152,6 +152,15 @@ def standard_attack(
     stands = _judge(is_right, points, labels, batch_sizes)
     broken_by[stands] = ""  # rounding may differ from batch to batch, and the last word is that of the points
     return Attacked(points, broken_by, stands)
+
+
+def _stages(budget: str | Mapping[str, Stage]) -> Mapping[str, Stage]:
+    """Look a budget up, or say which there are."""
+    if not isinstance(budget, str):
+        return budget
+    if budget not in BUDGETS:
+        raise ValueError(f"unknown budget {budget!r}; known are {', '.join(BUDGETS)}")
+    return BUDGETS[budget]
 
 
 class _Part(NamedTuple):
