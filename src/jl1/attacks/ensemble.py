@@ -94,8 +94,9 @@ def standard_attack(
     batch_sizes: Sequence[int] = (500, 100, 20),
     progress: ProgressFn = lambda *_: None,
 ) -> Attacked:
-    """Attack every example by the stages of a budget in turn until one beats it; the accuracy that is left is `stands.mean()`.
+    """Attack every example by the stages of a budget in turn until one beats it.
 
+    The accuracy that is left is `stands.mean()`.
     Compiles each stage once for each batch size in use, whatever epsilon, params and key are, as long as `apply_fn`
     and the stages are the same objects. The same arguments give the same result; which examples share a batch depends
     on `batch_sizes` and on what stands, and the random draws depend on that.
@@ -119,8 +120,9 @@ def standard_attack(
         Points and verdicts, as NumPy arrays.
 
     Raises:
-        ValueError: No examples, a batch size below 1, an unknown budget, a number for epsilon that is negative or (in L-infinity) above
-            upper - lower, or what the attacks refuse, such as fewer than four classes for the targeted DLR.
+        ValueError: No examples, a batch size below 1, an unknown budget, a number for epsilon that is negative or (in
+            L-infinity) above upper - lower, or what the attacks refuse, such as fewer than four classes for the
+            targeted DLR.
 
     Example:
         >>> import jax, jax.numpy as jnp
