@@ -1,14 +1,16 @@
-"""jl1's attacks beside torchattacks' on the same weights, points, radius and budgets, each alone and in turn.
+r"""jl1's attacks beside torchattacks' on the same weights, points, radius and budgets, each alone and in turn.
 
     pip install torch torchattacks     # beside jl1; never a dependency
-    taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... > docs/results/attack_peers.json
+    taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... [--attacks=apgd_ce,ensemble] [--points=1000] \
+        [--seeds=1] > docs/results/attack_peers.json
 
-The first 1,000 test points at L-infinity 0.1. `accuracy` is recomputed here, by jl1's network, from the points that
+The first test points at L-infinity 0.1. `accuracy` is recomputed here, by jl1's network, from the points that
 each side returned; a point outside the ball or the range would stop the script. Seconds are process CPU seconds of one
 run, without jl1's compilation. torchattacks' own AutoAttack has 10 steps where the paper has 100, so its
 attacks are put together here, with the published budgets.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -32,11 +34,10 @@ from jl1.problems import create_problem, load_data
 from jl1.records import read_config
 from jl1.trainer import snapshot_template
 
-_EPSILON, _POINTS, _STEPS, _QUERIES = 0.1, 1000, 100, 5000
-_SEEDS = {"apgd_ce": 5, "apgd_dlr": 5, "apgd_t": 3, "ensemble": 2}
+_EPSILON, _STEPS, _QUERIES = 0.1, 100, 5000
 
 STAGES = {"apgd_dlr": Stage(partial(apgd, loss_fn=dlr)), **BUDGETS["full"]}
-ENSEMBLE = tuple(BUDGETS["full"])
+ATTACKS = {**{name: (name,) for name in STAGES}, "ensemble": tuple(BUDGETS["full"])}
 
 
 class _Images(torch.nn.Module):
@@ -105,7 +106,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, round(time.process_time() - start, 1)
 
 
-def compare(workdir: Path) -> list[dict[str, Any]]:
+def compare(workdir: Path, names: Sequence[str], *, num_points: int, num_seeds: int) -> list[dict[str, Any]]:
     """Return one row an attack and side for one finished run."""
     config = config_from_dict(read_config(workdir))
     data = load_data(config)
@@ -114,7 +115,7 @@ def compare(workdir: Path) -> list[dict[str, Any]]:
         restored = checkpoints.restore(snapshot_template(config, problem.state), print)
     assert restored is not None, f"{workdir} has no checkpoint"
     params = restored.snapshot.state.params
-    inputs, labels = np.asarray(data.test.inputs[:_POINTS]), np.asarray(data.test.labels[:_POINTS])
+    inputs, labels = np.asarray(data.test.inputs[:num_points]), np.asarray(data.test.labels[:num_points])
     network = to_torch(config.model.name, params, inputs.shape[1])
     apply_fn = jax.jit(problem.apply_fn)
     logits = np.asarray(apply_fn(params, inputs))
@@ -122,16 +123,18 @@ def compare(workdir: Path) -> list[dict[str, Any]]:
         theirs = network(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy())).numpy()
     np.testing.assert_allclose(theirs, logits, atol=1e-3)
     rows = []
-    for name, names in {**{name: (name,) for name in STAGES}, "ensemble": ENSEMBLE}.items():
-        stages = {each: STAGES[each] for each in names}
+    for name in names:
+        stages = {each: STAGES[each] for each in ATTACKS[name]}
         run = partial(
             standard_attack, problem.apply_fn, params, inputs=inputs, labels=labels, epsilon=_EPSILON, budget=stages
         )
         run(key=jax.random.key(0))  # compiles
-        for seed in range(_SEEDS.get(name, 1)):
+        for seed in range(num_seeds):
             ours, seconds = timed(partial(run, key=jax.random.key(seed)))
             attacks = torch_attacks(network, seed)
-            theirs, their_seconds = timed(partial(run_torch, [attacks[e] for e in names], network, inputs, labels))
+            theirs, their_seconds = timed(
+                partial(run_torch, [attacks[each] for each in stages], network, inputs, labels)
+            )
             for points, side, spent in ((ours.inputs, "jl1", seconds), (theirs, "torchattacks", their_seconds)):
                 assert np.abs(points - inputs).max() <= _EPSILON + 1e-6
                 assert points.min() >= 0
@@ -151,17 +154,21 @@ def compare(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def main(folders: list[str]) -> None:
+def main() -> None:
     """Print all rows, and what they were made with, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--attacks", type=lambda text: text.split(","), default=list(ATTACKS))
+    parser.add_argument("--points", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=1)
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {
-        "epsilon": _EPSILON,
-        "points": _POINTS,
-        "versions": {"jax": jax.__version__, "torch": torch.__version__, "torchattacks": torchattacks.__version__},
-    }
-    rows = [row for folder in folders for row in compare(Path(folder))]
-    json.dump(settings | {"rows": rows}, sys.stdout, indent=1)
+    rows = []
+    for folder in chosen.folders:
+        rows += compare(folder, chosen.attacks, num_points=chosen.points, num_seeds=chosen.seeds)
+    versions = {"jax": jax.__version__, "torch": torch.__version__, "torchattacks": torchattacks.__version__}
+    json.dump({"epsilon": _EPSILON, "points": chosen.points, "versions": versions, "rows": rows}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

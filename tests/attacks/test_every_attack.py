@@ -94,6 +94,22 @@ def test_jit_changes_nothing_and_one_trace_serves_every_epsilon_and_key(attack_f
     np.testing.assert_allclose(result, plain, atol=1e-5)
 
 
+@every_attack
+def test_what_a_beaten_example_keeps_does_not_depend_on_how_long_its_batch_goes_on(attack_fn):
+    net = NETS["dense_tanh"]
+
+    def logits_fn(inputs):  # the last example cannot be beaten if its label is 0, and is wrong if it is another
+        return net.logits_fn()(inputs) + jnp.where(inputs[:, :1] > 0.75, jnp.array([[100.0, 0.0, 0.0]]), 0.0)
+
+    inputs = jnp.float32(net.inputs(30)).at[:, 0].multiply(0.5).at[-1, 0].set(1.0)
+    labels = jnp.argmax(logits_fn(inputs), axis=1)
+    attack = jax.jit(partial(attack_fn, logits_fn, epsilon=0.2, key=KEY))
+    short, long = (attack(inputs, labels=labels.at[-1].set(label)) for label in (1, 0))
+    beaten = np.asarray(jnp.argmax(logits_fn(long), axis=1) != labels)
+    assert 5 < beaten.sum() < 30
+    np.testing.assert_array_equal(short[beaten], long[beaten])
+
+
 def test_targets_come_from_the_highest_rival_down():
     logits, labels = jnp.array([[4.0, 1.0, 3.0, 2.0], [4.0, 1.0, 3.0, 2.0]]), jnp.array([0, 3])
     order = [ranked_targets(logits, labels, rank=rank).tolist() for rank in range(3)]

@@ -93,10 +93,11 @@ def test_l2_starts_and_proposals_have_the_full_length(shape):
         points = propose(jax.random.fold_in(KEY, query), jnp.asarray(query), points, images, 0.3)
 
 
-def test_l2_proposals_keep_what_lies_outside_both_windows():
+@pytest.mark.parametrize("length", [0.3, 0.1])  # a perturbation that the range cut short gives the window the rest
+def test_l2_proposals_keep_what_lies_outside_both_windows(length):
     images = jnp.full((30, 9, 9, 1), 0.5)
     patches = l2_patches((9, 9, 1), 10_000, 0.1)
-    points = jax.jit(patches.start)(KEY, images, 0.3)
+    points = jax.jit(patches.start)(KEY, images, length)
     changed = np.abs(jax.jit(patches.propose)(KEY, jnp.asarray(9000), points, images, 0.3) - points) > 1e-6
     assert (changed.sum(axis=(1, 2, 3)) <= 18).all()  # two windows of three by three
     assert (changed.sum(axis=(1, 2, 3)) >= 9).any()

@@ -91,7 +91,7 @@ def standard_attack(
     norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
-    batch_sizes: Sequence[int] = (500, 100, 20),
+    batch_sizes: Sequence[int] = (500, 50),
     progress: ProgressFn = lambda *_: None,
 ) -> Attacked:
     """Attack every example by the stages of a budget in turn until one beats it.
