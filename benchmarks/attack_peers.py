@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
-import torchattacks
+import torch  # pyright: ignore[reportMissingImports]
+import torchattacks  # pyright: ignore[reportMissingImports]
 
 from jl1.attacks.apgd import apgd
 from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
