@@ -21,9 +21,9 @@ def problem(batch_size=5, window=3):
 
 
 @pytest.mark.usefixtures("x64", "quick_compile")
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("block_bytes", [1, 5000, 1 << 30])
+@pytest.mark.parametrize(
+    ("padding", "stride", "block_bytes"), [("SAME", 2, 5000), ("VALID", 1, 1), ("VALID", 2, 5000), ("SAME", 1, 1 << 30)]
+)
 def test_it_equals_the_librarys_and_so_do_its_derivatives(monkeypatch, padding, stride, block_bytes):
     monkeypatch.setattr("jl1.convolution._BLOCK_BYTES", block_bytes)
     images, kernel = (array.astype(jnp.float64) for array in problem())
@@ -35,7 +35,7 @@ def test_it_equals_the_librarys_and_so_do_its_derivatives(monkeypatch, padding, 
 
     mine, library = (partial(apply, convolve) for convolve in (patch_convolution, jax.lax.conv_general_dilated))
     np.testing.assert_allclose(mine(images, kernel), library(images, kernel), rtol=1e-12, atol=1e-12)
-    check_grads(mine, (images, kernel), order=2, modes=("fwd", "rev"))
+    check_grads(mine, (images[:3], kernel), order=2 if padding == "SAME" else 1, modes=("fwd", "rev"))
     for derivative in (jax.jacrev, jax.jacfwd):
         one = derivative(lambda image: mine(image[None], kernel)[0])
         other = derivative(lambda image: library(image[None], kernel)[0])
