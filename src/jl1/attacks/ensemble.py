@@ -59,7 +59,8 @@ BUDGETS: Mapping[str, Mapping[str, Stage]] = {
     },
 }
 """Stages by name. `full` is the published standard version; `few_classes` has the margin in place of the targeted DLR,
-which needs four classes; `fast` is a first look, about a twentieth of the work."""
+which needs four classes; `fast` is a first look with fewer steps, targets and queries and
+without FAB."""
 
 ProgressFn = Callable[[str, int, int], None]
 """Told the stage, how many of the examples it began with are done, and how many these were."""

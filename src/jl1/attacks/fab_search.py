@@ -64,7 +64,7 @@ def target_plane(search: Search, targets: Labels, points: Inputs) -> tuple[PerEx
     """Return the plane on which the target's logit equals the label's."""
 
     def total(points: Inputs) -> tuple[Array, PerExample]:
-        ahead = targeted_margin(search.logits_fn(points), search.labels, targets)
+        ahead = targeted_margin(search.logits_fn(points), search.labels, targets=targets)
         return jnp.sum(ahead), ahead
 
     normal, ahead = jax.grad(total, has_aux=True)(points)
@@ -78,7 +78,7 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
 
     def one_class(index: Int[Array, ""], nearest: _Plane) -> _Plane:
         others = jnp.full_like(labels, index)
-        gap = -targeted_margin(logits, labels, others)
+        gap = -targeted_margin(logits, labels, targets=others)
         normal = pullback(_difference(logits, labels, others))[0]
         distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + 1e-12))
         closer = distance < nearest.distance

@@ -24,7 +24,7 @@ _TINY = 1e-12
 class TargetedLossFn(Protocol):
     """An objective with a class to reach."""
 
-    def __call__(self, logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    def __call__(self, logits: Logits, labels: Labels, *, targets: Labels) -> PerExample:
         """Return one value an example."""
         ...
 
@@ -73,7 +73,7 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
     return margin(logits, labels) / (first - third + _TINY)
 
 
-def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+def targeted_dlr(logits: Logits, labels: Labels, *, targets: Labels) -> PerExample:
     """Compute the targeted difference of logits ratio, (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2) (eq. 7).
 
     Args:
@@ -88,10 +88,10 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
         ValueError: Fewer than four classes.
     """
     first, _, third, fourth = _highest(logits, 4, "targeted_dlr")
-    return targeted_margin(logits, labels, targets) / (first - (third + fourth) / 2 + _TINY)
+    return targeted_margin(logits, labels, targets=targets) / (first - (third + fourth) / 2 + _TINY)
 
 
-def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+def targeted_margin(logits: Logits, labels: Labels, *, targets: Labels) -> PerExample:
     """Compute z_t - z_y, above 0 where the target is ahead of the label.
 
     Args:

@@ -15,10 +15,10 @@ def transfer(attack_fn: AttackFn, source_logits_fn: LogitsFn) -> AttackFn:
         is moved all the same.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from jl1.attacks.fgsm import fgsm
         >>> attack_fn = transfer(lambda *args, key, **options: fgsm(*args, **options), lambda x: x * 2)
-        >>> options = {"labels": jnp.array([0]), "epsilon": 0.25, "key": None}
+        >>> options = {"labels": jnp.array([0]), "epsilon": 0.25, "key": jax.random.key(0)}
         >>> attack_fn(lambda x: -x, jnp.full((1, 2), 0.5), **options).tolist()
         [[0.25, 0.75]]
     """
