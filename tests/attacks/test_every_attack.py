@@ -27,7 +27,13 @@ ATTACKS = {
     "square": partial(square, num_queries=20),
     "random_noise": partial(random_noise, num_draws=3),
 }
-every_attack = pytest.mark.parametrize("attack_fn", ATTACKS.values(), ids=ATTACKS)
+every_attack = pytest.mark.parametrize(
+    "attack_fn",
+    [
+        pytest.param(attack_fn, id=name, marks=pytest.mark.slow if name.endswith("_t") else ())
+        for name, attack_fn in ATTACKS.items()
+    ],
+)
 
 
 @every_attack
