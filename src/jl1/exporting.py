@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jl1 import records
 from jl1.array_types import LogitsFn
@@ -130,7 +130,8 @@ def _layout(run: TrainedRun, result: dict[str, Any]) -> dict[str, Any]:
 def _write_params(run: TrainedRun, folder: Path) -> None:
     """Write the parameters under names such as layer_0/kernel, as they are."""
     flat = flax.traverse_util.flatten_dict(run.params, sep="/")
-    save_file({name: np.asarray(array) for name, array in flat.items()}, folder / "model.safetensors")
+    arrays = {name: np.asarray(array) for name, array in flat.items()}
+    (folder / "model.safetensors").write_bytes(save(arrays))
 
 
 def _write_function(run: TrainedRun, folder: Path) -> None:
@@ -149,4 +150,4 @@ def _write_points(run: TrainedRun, folder: Path) -> None:
     points = {"inputs": run.data.test.inputs[:_NUM_POINTS], "labels": run.data.test.labels[:_NUM_POINTS]}
     step = jax.jit(lambda params, inputs, labels: run.problem.apply_fn(params, inputs))
     logits = np.concatenate(list(over_batches(step, run.params, batch_size=_BATCH_SIZE, **points)))
-    save_file({**points, "logits": logits}, folder / "points.safetensors")
+    (folder / "points.safetensors").write_bytes(save({**points, "logits": logits}))

@@ -33,7 +33,7 @@ def describe_layers(module: SequentialNet, input_shape: tuple[int, ...], *, acti
             name = OUTPUT_LAYER if is_last else f"layer_{index}"
             parameters = {"kernel": f"{name}/kernel", "bias": f"{name}/bias"}
             parameters["activation"] = None if is_last else activation
-        described.append({**facts, **parameters, "input_shape": shape})
+        described.append({"kind": facts["kind"], "input_shape": shape, **facts, **parameters})
         shape = facts["output_shape"]
     return described
 
