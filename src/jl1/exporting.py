@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax import export
 from safetensors.numpy import save
 
@@ -129,7 +129,7 @@ def _layout(run: TrainedRun, result: dict[str, Any]) -> dict[str, Any]:
 
 def _write_params(run: TrainedRun, folder: Path) -> None:
     """Write the parameters under names such as layer_0/kernel, as they are."""
-    flat = flax.traverse_util.flatten_dict(run.params, sep="/")
+    flat = flatten_dict(run.params, sep="/")
     arrays = {name: np.asarray(array) for name, array in flat.items()}
     (folder / "model.safetensors").write_bytes(save(arrays))
 
@@ -147,7 +147,8 @@ FORMATS: dict[str, Callable[[TrainedRun, Path], None]] = {"safetensors": _write_
 
 def _write_points(run: TrainedRun, folder: Path) -> None:
     """Write the first test points with the logits that the run's own network has there."""
-    points = {"inputs": run.data.test.inputs[:_NUM_POINTS], "labels": run.data.test.labels[:_NUM_POINTS]}
+    inputs, labels = (part[:_NUM_POINTS] for part in run.data.test)
     step = jax.jit(lambda params, inputs, labels: run.problem.apply_fn(params, inputs))
-    logits = np.concatenate(list(over_batches(step, run.params, batch_size=_BATCH_SIZE, **points)))
-    (folder / "points.safetensors").write_bytes(save({**points, "logits": logits}))
+    batches = over_batches(step, run.params, inputs=inputs, labels=labels, batch_size=_BATCH_SIZE)
+    points = {"inputs": inputs, "labels": labels, "logits": np.concatenate(list(batches))}
+    (folder / "points.safetensors").write_bytes(save(points))

@@ -28,7 +28,7 @@ def describe_layers(module: SequentialNet, input_shape: tuple[int, ...], *, acti
     for index, layer in enumerate((*module.hidden, Dense(module.num_classes))):
         is_last = index == len(module.hidden)
         facts = _facts(layer, shape)
-        parameters = {}
+        parameters: dict[str, Any] = {}
         if not isinstance(layer, AveragePool):
             name = OUTPUT_LAYER if is_last else f"layer_{index}"
             parameters = {"kernel": f"{name}/kernel", "bias": f"{name}/bias"}
