@@ -122,6 +122,11 @@ def test_the_exported_function_has_the_networks_logits_and_gradients_at_any_batc
     own_fn = partial(net.module.clone(convolution="library").apply, {"params": params})
     loaded = export.deserialize(bytearray(export_logits(own_fn, net.features)))
     assert set(loaded.platforms) == {"cpu", "cuda"}
+    products = re.findall(
+        r"stablehlo\.(?:dot_general|convolution).*", loaded.mlir_module() + loaded.vjp().mlir_module()
+    )
+    assert len(products) >= 2 * len(net.layers)
+    assert all("HIGHEST" in product for product in products)  # float32, also where a device's default is less
     for size in (1, 3):
         inputs, labels = jnp.float32(net.inputs(size)), jnp.asarray(net.labels(size))
         np.testing.assert_allclose(loaded.call(inputs), own_fn(inputs), rtol=1e-5, atol=1e-6)

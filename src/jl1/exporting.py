@@ -99,7 +99,7 @@ def export_logits(logits_fn: LogitsFn, input_shape: tuple[int, ...]) -> bytes:
         The serialised function.
     """
     batch = jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *input_shape), jnp.float32)
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("float32"):
         return bytes(export.export(jax.jit(logits_fn), platforms=PLATFORMS)(batch).serialize(vjp_order=1))
 
 
