@@ -51,9 +51,9 @@ def load_points(folder: str | Path) -> tuple[Tensor, Tensor, Tensor]:
 def _conv(layer: dict[str, Any], tensors: dict[str, Tensor]) -> list[nn.Module]:
     """Pad with zeros, then convolve without padding."""
     weight = tensors[layer["kernel"]].permute(3, 2, 0, 1)
-    features, channels, *window = weight.shape
+    features, channels, height, width = weight.shape
     (top, bottom), (left, right) = layer["padding"]
-    conv = nn.Conv2d(channels, features, tuple(window), layer["stride"])
+    conv = nn.Conv2d(channels, features, (height, width), layer["stride"])
     return [nn.ZeroPad2d((left, right, top, bottom)), _with_parameters(conv, weight, tensors[layer["bias"]])]
 
 
@@ -62,7 +62,7 @@ def _dense(layer: dict[str, Any], tensors: dict[str, Tensor]) -> list[nn.Module]
     kernel = tensors[layer["kernel"]]
     inputs = kernel.unflatten(0, layer["input_shape"])
     weight = (inputs.permute(3, 2, 0, 1) if inputs.ndim == 4 else inputs.T).flatten(1)
-    return [nn.Flatten(), _with_parameters(nn.Linear(*kernel.shape), weight, tensors[layer["bias"]])]
+    return [nn.Flatten(), _with_parameters(nn.Linear(kernel.shape[0], kernel.shape[1]), weight, tensors[layer["bias"]])]
 
 
 def _average_pool(layer: dict[str, Any], tensors: dict[str, Tensor]) -> list[nn.Module]:
