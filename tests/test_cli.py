@@ -120,6 +120,9 @@ def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
         (["evaluate", "--workdir=x", "--epsilons=0.1,8"], "'8' is not a number in [0, 1]"),
         (["evaluate", "--workdir=x", "--attacks=fgsm,cw"], "--attacks: there is no cw; there are clean, fgsm, pgd"),
         (["evaluate", "--workdir=x", "--pgd_steps=0"], "0 is not a positive integer"),
+        (["export", "--workdir=x"], "needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one"),
+        (["export", "--workdir=nowhere", "--out=y"], "nowhere is not the folder of a jl1 run"),
+        (["export", "--workdir=x", "--out=y", "--format=onnx"], "there is no onnx; there are safetensors, jax"),
         (["prepare", "--config.data.name=mnist_5"], "did you mean 'mnist_5k'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -140,7 +143,7 @@ def test_help_names_the_commands_and_the_configs(capsys):
     assert main(["help"]) == 0
     text = capsys.readouterr().out
     assert main(["train", "--help"]) == 0
-    for word in ("jl1 train", "jl1 evaluate", "jl1 prepare", "quickstart", "train"):
+    for word in ("jl1 train", "jl1 evaluate", "jl1 export", "jl1 prepare", "quickstart", "train"):
         assert word in text
 
 

@@ -19,6 +19,7 @@ from jl1.cli_flags import (
     check_names,
     define_attacks,
     define_bench,
+    define_export,
     define_workdir,
     fraction,
     parse,
@@ -31,6 +32,7 @@ from jl1.data_cache import cache_folder
 from jl1.display import LiveReporter, PlainReporter, accuracy_table, say, show_result
 from jl1.errors import UserError
 from jl1.experiment import evaluate_run, train_and_evaluate
+from jl1.exporting import FORMATS, export_run
 from jl1.scoring import ATTACKS, AttackOptions
 from jl1.trainer import InterruptedEarlyError
 
@@ -45,6 +47,8 @@ jl1: train networks with an L1 penalty on their Jacobian, attack them, report wh
   jl1 evaluate --workdir=DIR [--attacks=clean,fgsm,pgd] [--epsilons=0.1,0.3] [--pgd_steps=100]
                [--pgd_restarts=10] [--batch_size=500] [--data_dir=DIR]
                attack the newest checkpoint of a run again
+  jl1 export   --workdir=DIR --out=FOLDER [--format=safetensors,jax] [--data_dir=DIR]
+               write the network of a finished run for PyTorch and other tools
   jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]
                do the slow part of a data set once (download, decode)
   jl1 bench    [--out=runs/bench] [--models=C,A,B] [--studies=forms,loop,scaling,attacks,startup,cores]
@@ -134,6 +138,25 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _export(arguments: list[str]) -> int:
+    """Write the network of a run for other tools."""
+    parsed = parse(arguments, define_workdir, define_export)
+    if not parsed.workdir or not parsed.out:
+        raise UserError("jl1 export needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one")
+    check_names("format", parsed.format, FORMATS)
+    console = Console()
+    with _reporter(console) as reporter:
+        files = export_run(
+            Path(parsed.workdir),
+            Path(parsed.out),
+            formats=parsed.format,
+            data_dir=parsed.data_dir,
+            reporter=reporter,
+        )
+    say(console, "\n".join(f"{path} ({path.stat().st_size:,} bytes)" for path in files))
+    return 0
+
+
 def _prepare(arguments: list[str]) -> int:
     """Download, prepare and decode a data set."""
     config, _ = parse_config(arguments, "train")
@@ -163,6 +186,7 @@ def _bench(arguments: list[str]) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "export": _export,
     "prepare": _prepare,
     "bench": _bench,
 }

@@ -14,6 +14,7 @@ from jl1.bench.options import PEERS, STUDIES, BenchOptions
 from jl1.config import Config
 from jl1.config_files import field_names, load_config
 from jl1.errors import UserError
+from jl1.exporting import FORMATS
 from jl1.models import MODELS
 from jl1.scoring import ATTACKS
 
@@ -30,6 +31,18 @@ def define_attacks(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
     flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
     flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
+    _define_data_dir(values)
+
+
+def define_export(values: flags.FlagValues) -> None:
+    """Define the flags of `jl1 export`."""
+    flags.DEFINE_string("out", None, "new folder for the network", flag_values=values)
+    flags.DEFINE_list("format", list(FORMATS), "what is written", flag_values=values)
+    _define_data_dir(values)
+
+
+def _define_data_dir(values: flags.FlagValues) -> None:
+    """Define --data_dir."""
     flags.DEFINE_string("data_dir", None, "folder with the data, if it has moved", flag_values=values)
 
 

@@ -110,8 +110,12 @@ def run_name(config: Config) -> str:
         parts.append("plain")
     if config.adversarial.epsilon > 0:
         parts.append(f"fgsm{config.adversarial.epsilon:g}")
-    digest = hashlib.sha256(json.dumps(config_to_dict(config), sort_keys=True).encode()).hexdigest()
-    return "-".join([*parts, f"seed{config.seed}", digest[:6]])
+    return "-".join([*parts, f"seed{config.seed}", config_digest(config_to_dict(config))[:6]])
+
+
+def config_digest(stored: dict[str, Any]) -> str:
+    """Hash a config as it is stored, in hexadecimal."""
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "config") -> list[str]:

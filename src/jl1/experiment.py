@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +94,44 @@ def evaluate_run(
         UserError: No such run, no checkpoint, another model's or a damaged one, or other data.
     """
     reporter = reporter or Reporter()
+    run = load_run(workdir, data_dir=data_dir, reporter=reporter)
+    rows = list(
+        score_accuracies(
+            run.problem.apply_fn,
+            run.params,
+            points=run.data.test,
+            options=options,
+            key=attack_key(run.config, 2),
+            attacks=attacks,
+            progress=reporter.measured,
+        )
+    )
+    new = [_identity(row) for row in rows]
+    kept = [row for row in records.read_evaluation(workdir) if _identity(row) not in new]
+    records.write_evaluation(workdir, kept + rows)
+    return rows
+
+
+class TrainedRun(NamedTuple):
+    """A run that has a checkpoint.
+
+    Attributes:
+        config: Its settings.
+        data: The data it was trained on.
+        problem: What the config decides.
+        epoch: Number of epochs that the newest intact checkpoint has seen.
+        params: What is evaluated of that checkpoint.
+    """
+
+    config: Config
+    data: Dataset
+    problem: Problem
+    epoch: int
+    params: Params
+
+
+def load_run(workdir: Path, *, data_dir: str | None, reporter: Reporter) -> TrainedRun:
+    """Load the newest intact checkpoint of a run, with what `evaluate_run` refuses."""
     config = config_from_dict(records.read_config(workdir))
     data = load_data(config, data_dir)
     problem = create_problem(config, data)
@@ -103,21 +141,7 @@ def evaluate_run(
         raise UserError(f"{workdir} has no checkpoint yet; `jl1 train` with its config goes on with it")
     check_same_data(restored, data)
     params = restored.snapshot.best_params or restored.snapshot.state.params
-    rows = list(
-        score_accuracies(
-            problem.apply_fn,
-            params,
-            points=data.test,
-            options=options,
-            key=attack_key(config, 2),
-            attacks=attacks,
-            progress=reporter.measured,
-        )
-    )
-    new = [_identity(row) for row in rows]
-    kept = [row for row in records.read_evaluation(workdir) if _identity(row) not in new]
-    records.write_evaluation(workdir, kept + rows)
-    return rows
+    return TrainedRun(config, data, problem, restored.epoch, params)
 
 
 def _identity(row: Row) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def load_data(config: Config, data_dir: str | None = None) -> Dataset:
 
 def create_problem(config: Config, data: Dataset) -> Problem:
     """Build the network, its loss and its first state from a valid config."""
-    module = _create_module(config, data.num_classes)
+    module = create_module(config, data.num_classes)
     optimizer = optax.adam(**config.optimizer)
     state = create_train_state(
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
@@ -96,7 +96,7 @@ def create_problem(config: Config, data: Dataset) -> Problem:
     return Problem(apply_fn, optimizer, gradient_fn, form, hyperparameters, state)
 
 
-def _create_module(config: Config, num_classes: int) -> SequentialNet:
+def create_module(config: Config, num_classes: int) -> SequentialNet:
     """Create the network."""
     padding = None if config.model.padding == "table" else tuple(config.model.padding.split(","))
     try:
