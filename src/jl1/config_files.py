@@ -109,7 +109,8 @@ def run_name(config: Config) -> str:
     else:
         parts.append("plain")
     if config.adversarial.epsilon > 0:
-        parts.append(f"fgsm{config.adversarial.epsilon:g}")
+        method = {"twins": "fgsm"}.get(config.adversarial.method, config.adversarial.method)
+        parts.append(f"{method}{config.adversarial.epsilon:g}")
     digest = hashlib.sha256(json.dumps(config_to_dict(config), sort_keys=True).encode()).hexdigest()
     return "-".join([*parts, f"seed{config.seed}", digest[:6]])
 

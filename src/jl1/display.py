@@ -159,9 +159,21 @@ def _describe_loss(config: Config) -> str:
             f" + {config.penalty.lam:g} * {config.penalty.name} of the {config.penalty.outputs} "
             f"({config.penalty.scale})"
         )
-    if config.adversarial.epsilon > 0:
-        text += f", on the points and their FGSM twins at {config.adversarial.epsilon:g}"
-    return text
+    return text + _describe_attack(config.adversarial)
+
+
+def _describe_attack(settings: Config) -> str:
+    """Say what is trained on beside the points, or in place of them."""
+    if settings.epsilon == 0:
+        return ""
+    warmup = f", reached after {settings.warmup_epochs} epochs" if settings.warmup_epochs else ""
+    clean = f", the points with weight {settings.clean_weight:g}" if settings.clean_weight else ""
+    where = {
+        "twins": "on the points and their FGSM twins",
+        "pgd": f"on the points of PGD-{settings.num_steps}",
+        "trades": f"and {settings.beta:g} times the divergence (TRADES-{settings.num_steps})",
+    }[settings.method]
+    return f", {where} at {settings.epsilon:g}{warmup}{clean}"
 
 
 def _losses(row: dict[str, Any]) -> str:

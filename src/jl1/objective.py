@@ -35,14 +35,14 @@ from jl1.training import TermsFn
 
 
 def losses_of(config: Config) -> tuple[ExampleLossFn, ExampleLossFn]:
-    """Return the cross-entropy that is trained on, and the one that the twins raise."""
+    """Return the cross-entropy that is trained on, and the one that the attack raises."""
     smooth = {"uniform": cross_entropy, "off_label": cross_entropy_off_label}[config.training.smoothing_form]
     return partial(smooth, smoothing=config.training.smoothing), partial(smooth, smoothing=config.adversarial.smoothing)
 
 
 def make_terms_fn(config: Config, *, penalised: bool) -> TermsFn:
-    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no twins are compiled."""
-    loss_fn, twin_loss_fn = losses_of(config)
+    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no attack is compiled."""
+    loss_fn, raised_fn = losses_of(config)
     penalty_fn = _make_penalty_fn(config, loss_fn) if penalised else None
     terms = {"penalty_fn": penalty_fn, "loss_fn": loss_fn}
 
@@ -54,7 +54,7 @@ def make_terms_fn(config: Config, *, penalised: bool) -> TermsFn:
 
     if config.adversarial.epsilon == 0:
         return on_the_points
-    coupled, attack_fn = _coupled_loss(config, penalised), _training_attack(config, twin_loss_fn)
+    coupled, attack_fn = _coupled_loss(config, penalised), _training_attack(config, raised_fn)
 
     def on_attacked_points(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
@@ -94,20 +94,47 @@ def _make_penalty_fn(config: Config, loss_fn: ExampleLossFn) -> PenaltyFn | Chan
 
 def _training_attack(config: Config, loss_fn: ExampleLossFn) -> AttackFn:
     """Choose the attack inside the loss."""
-    settings = config.adversarial
+    attack = _one_step if config.adversarial.method == "twins" else _ascent
+    return partial(attack, config.adversarial, loss_fn)
 
-    def attack_fn(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
-        attacked = predicted_labels(logits_fn, inputs) if settings.labels == "predicted" else labels
-        if settings.method == "twins":
-            options = {"labels": attacked, "epsilon": epsilon, "loss_fn": loss_fn}
-            if settings.random_start:
-                return fgsm_random_start(logits_fn, inputs, key=key, **options)
-            return fgsm(logits_fn, inputs, **options)
-        # a given step grows with epsilon during the warm-up, or it would be many times the first radii
-        step_size = None if settings.step_size is None else settings.step_size / settings.epsilon * epsilon
-        options = {"epsilon": epsilon, "key": key, "num_steps": settings.num_steps, "step_size": step_size}
-        if settings.method == "trades":
-            return kl_ascent(logits_fn, inputs, **options)
-        return pgd_last_point(logits_fn, inputs, labels=attacked, loss_fn=loss_fn, **options)
 
-    return attack_fn
+def _one_step(
+    settings: Config,
+    loss_fn: ExampleLossFn,
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    key: PRNGKey,
+) -> Inputs:
+    """Attack by FGSM."""
+    options = {"labels": _attacked_labels(settings, logits_fn, inputs, labels), "epsilon": epsilon, "loss_fn": loss_fn}
+    if settings.random_start:
+        return fgsm_random_start(logits_fn, inputs, key=key, **options)
+    return fgsm(logits_fn, inputs, **options)
+
+
+def _ascent(
+    settings: Config,
+    loss_fn: ExampleLossFn,
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    key: PRNGKey,
+) -> Inputs:
+    """Attack by many steps, on the loss or on the divergence."""
+    # a given step grows with the radius during the warm-up, or it would be many times the first radii
+    step_size = None if settings.step_size is None else settings.step_size / settings.epsilon * epsilon
+    options = {"epsilon": epsilon, "key": key, "num_steps": settings.num_steps, "step_size": step_size}
+    if settings.method == "trades":
+        return kl_ascent(logits_fn, inputs, **options)
+    attacked = _attacked_labels(settings, logits_fn, inputs, labels)
+    return pgd_last_point(logits_fn, inputs, labels=attacked, loss_fn=loss_fn, **options)
+
+
+def _attacked_labels(settings: Config, logits_fn: LogitsFn, inputs: Inputs, labels: Labels) -> Labels:
+    """Choose the labels whose loss an attack raises."""
+    return predicted_labels(logits_fn, inputs) if settings.labels == "predicted" else labels
