@@ -32,7 +32,11 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("penalty.lam", float("nan"), "at least 0"),
         ("penalty.lam", float("inf"), "finite"),
         ("penalty.name", "jacobian_l2", r"must be one of none, jacobian_l1.*did you mean jacobian_l1\?"),
-        ("penalty.name", "output_change", "needs config.adversarial.epsilon above 0"),
+        (
+            "penalty.name",
+            "output_change",
+            "needs config.adversarial.epsilon above 0 and config.adversarial.method=twins",
+        ),
         ("penalty.num_draws", 0, "at least 1"),
         ("penalty.num_draws", 2, "jacobian_l1 draws nothing; estimators are jacobian_l1_sampled_classes"),
         ("penalty.every", 0, "at least 1"),
@@ -42,6 +46,14 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("adversarial.epsilon", 8.0, r"8 grey levels are 8/255"),
         ("adversarial.labels", "guessed", "true, predicted"),
         ("adversarial.random_start", True, "needs config.adversarial.epsilon above 0"),
+        ("adversarial.warmup_epochs", 3, "needs config.adversarial.epsilon above 0"),
+        ("adversarial.warmup_epochs", -1, "at least 0"),
+        ("adversarial.method", "pgd", "needs config.adversarial.epsilon above 0"),
+        ("adversarial.method", "madry", "twins, pgd, trades"),
+        ("adversarial.num_steps", 0, "at least 1"),
+        ("adversarial.step_size", 0.0, "above 0"),
+        ("adversarial.clean_weight", 1.5, r"in \[0, 1\]"),
+        ("adversarial.beta", -1.0, "at least 0"),
         ("model.name", "D", ", ".join(MODELS)),
         ("model.activation", "relu6", "leaky_relu"),
         ("data.name", "mnsit", r"did you mean mnist\?"),
@@ -62,6 +74,37 @@ def test_a_bad_value_is_refused_by_name(field, value, message):
     with pytest.raises(UserError, match=message) as caught:
         validate_config(config)
     assert f"config.{field}=" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "users"),
+    [
+        ("twins", "num_steps", 20, "pgd or trades"),
+        ("twins", "beta", 1.0, "trades"),
+        ("pgd", "coupling", "sum", "twins"),
+        ("pgd", "random_start", True, "twins"),
+        ("trades", "labels", "predicted", "twins or pgd"),
+        ("trades", "clean_weight", 0.5, "pgd"),
+    ],
+)
+def test_a_setting_that_the_method_does_not_use_is_refused(method, field, value, users):
+    config = default_config()
+    config.adversarial.method, config.adversarial.epsilon, config.adversarial[field] = method, 0.1, value
+    message = rf"config\.adversarial\.{field}={value!r}: is for method {users}, not {method}$"
+    with pytest.raises(UserError, match=message):
+        validate_config(config)
+    config.adversarial.method = users.split(" or ", maxsplit=1)[0]
+    validate_config(config)
+
+
+@pytest.mark.parametrize("method", ["pgd", "trades"])
+def test_the_change_of_the_outputs_needs_twins(method):
+    config = default_config()
+    config.adversarial.method, config.adversarial.epsilon, config.penalty.name = method, 0.1, "output_change"
+    with pytest.raises(
+        UserError, match=r"needs config\.adversarial\.epsilon above 0 and config\.adversarial\.method=twins"
+    ):
+        validate_config(config)
 
 
 @pytest.mark.parametrize("penalty", ESTIMATORS)
@@ -85,11 +128,17 @@ def test_all_problems_are_listed_at_once():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("model.activation", "gelu"), ("penalty.name", "jacobian_l1_sampled_classes")]
+    ("field", "value"),
+    [
+        ("model.activation", "gelu"),
+        ("penalty.name", "jacobian_l1_sampled_classes"),
+        ("adversarial.method", "pgd"),
+        ("adversarial.method", "trades"),
+    ],
 )
 def test_asking_for_a_closed_form_where_there_is_none_is_refused(field, value, tmp_path):
     config = default_config()
-    config.data.name, config.penalty.gradient = "mnist_5k", "closed_form"
+    config.data.name, config.penalty.gradient, config.adversarial.epsilon = "mnist_5k", "closed_form", 0.1
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"closed_form: there is none with config.{field}={value}; take auto"):
         train_and_evaluate(config, tmp_path / "run")

@@ -22,6 +22,8 @@ from jl1.errors import UserError
 ALL_CONFIGS = [
     *(path.stem for path in sorted(config_folder().glob("*.py"))),
     "quickstart:plain",
+    "robust:trades",
+    "robust:fgsm_rs",
     "train:A",
     "train:B",
     "train:C",
@@ -60,10 +62,12 @@ def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
 
 
 def test_unknown_names_and_arguments_are_explained():
-    with pytest.raises(UserError, match=r"Did you mean quickstart\?.*quickstart, train"):
+    with pytest.raises(UserError, match=r"Did you mean quickstart\?.*quickstart, robust, train"):
         load_config("quickstrat")
     with pytest.raises(UserError, match="train:A, train:B or train:C"):
         load_config("train:D")
+    with pytest.raises(UserError, match="robust:pgd, robust:trades or robust:fgsm_rs"):
+        load_config("robust:fgsm")
 
 
 def test_a_stored_config_comes_back_equal():
@@ -93,6 +97,7 @@ def test_run_names_are_readable_and_differ_wherever_the_config_does():
     other.training.smoothing = 0.0
     assert run_name(base) != run_name(other)
     assert "plain" in run_name(load_config("quickstart:plain"))
+    assert "mnist-C-plain-trades0.1-seed0" in run_name(load_config("robust:trades"))
 
 
 def test_differences_name_the_field_and_both_values():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from quick import final_params, quick_config, same_bits
 
-from jl1 import problems, records
+from jl1 import objective, records
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import load_dataset
 from jl1.errors import UserError
@@ -144,6 +144,20 @@ def test_an_interrupted_run_is_evaluated_as_it_is_and_goes_on_to_the_same_bits(t
     assert [row["epoch"] for row in records.read_metrics(tmp_path / "stopped")] == [1, 2, 3]
 
 
+def test_an_interruption_within_the_warmup_of_epsilon_changes_no_bit(tmp_path):
+    robust = {"adversarial__method": "pgd", "adversarial__num_steps": 1, "adversarial__warmup_epochs": 3}
+    config = quick_config(adversarial__epsilon=0.1, **robust)
+    train_and_evaluate(config, tmp_path / "straight")
+    recorder = Recorder()
+    train_and_evaluate(config, tmp_path / "stopped", reporter=recorder, should_stop=lambda: len(recorder.epochs) == 1)
+    train_and_evaluate(config, tmp_path / "stopped", reporter=recorder)
+    assert recorder.epochs == [1, 2, 3]
+    assert same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "stopped"))
+    config.adversarial.warmup_epochs = 0
+    train_and_evaluate(config, tmp_path / "at_once")
+    assert not same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "at_once"))
+
+
 def test_an_interruption_before_the_first_epoch_says_so(tmp_path):
     with pytest.raises(InterruptedEarlyError, match="before the first epoch was over"):
         train_and_evaluate(quick_config(), tmp_path / "run", should_stop=lambda: True)
@@ -246,6 +260,9 @@ def test_a_run_is_evaluated_again_with_stronger_attacks_and_rows_are_kept_by_wha
         {"adversarial__epsilon": 0.1, "adversarial__labels": "predicted", "adversarial__coupling": "sum"},
         {"adversarial__epsilon": 0.1, "adversarial__random_start": True, "adversarial__smoothing": 0.1},
         {"adversarial__epsilon": 0.1, "penalty__name": "output_change", "penalty__lam": 1.0, "penalty__every": 2},
+        {"adversarial__epsilon": 0.1, "adversarial__method": "pgd", "adversarial__clean_weight": 0.5},
+        {"adversarial__epsilon": 0.1, "adversarial__method": "pgd", "adversarial__labels": "predicted"},
+        {"adversarial__epsilon": 0.1, "adversarial__method": "trades", "penalty__name": "class_sum_l1"},
         {"training__smoothing_form": "off_label", "model__init": "fan_in_normal", "data__split": "random"},
         {"training__stopping": "successive_difference", "training__stopping_epochs": 1},
     ],
@@ -293,7 +310,7 @@ def test_attacks_and_estimators_draw_from_keys_of_their_own(monkeypatch):
 
         return with_key
 
-    monkeypatch.setattr(problems, "fgsm_random_start", recorded("attack", fgsm_random_start))
+    monkeypatch.setattr(objective, "fgsm_random_start", recorded("attack", fgsm_random_start))
     sampled = recorded("penalty", ESTIMATORS["jacobian_l1_sampled_classes"])
     monkeypatch.setitem(ESTIMATORS, "jacobian_l1_sampled_classes", sampled)
     config = quick_config("quickstart", penalty__name="jacobian_l1_sampled_classes", adversarial__random_start=True)

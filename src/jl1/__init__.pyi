@@ -1,5 +1,9 @@
 from .attacks.apgd import apgd as apgd
 from .attacks.apgd import apgd_targeted as apgd_targeted
+from .attacks.ascent import pgd_last_point as pgd_last_point
+from .attacks.ascent import sign_ascent as sign_ascent
+from .attacks.divergence import kl_ascent as kl_ascent
+from .attacks.divergence import kl_divergence as kl_divergence
 from .attacks.ensemble import Attacked as Attacked
 from .attacks.ensemble import Stage as Stage
 from .attacks.ensemble import standard_attack as standard_attack
@@ -32,6 +36,8 @@ from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step
 from .evaluation import over_batches as over_batches
+from .hyperparameters import Hyperparameters as Hyperparameters
+from .hyperparameters import radius_at as radius_at
 from .jacobian import entrywise_l1 as entrywise_l1
 from .jacobian import input_gradient as input_gradient
 from .jacobian import input_jacobian as input_jacobian
@@ -61,8 +67,9 @@ from .norms import loss_gradient_l2 as loss_gradient_l2
 from .penalties import centred_logits as centred_logits
 from .penalties import make_change_penalty as make_change_penalty
 from .penalties import make_penalty as make_penalty
+from .robust_losses import adversarial_loss as adversarial_loss
+from .robust_losses import trades_loss as trades_loss
 from .training import Examples as Examples
-from .training import Hyperparameters as Hyperparameters
 from .training import TrainState as TrainState
 from .training import create_train_state as create_train_state
 from .training import make_epoch as make_epoch

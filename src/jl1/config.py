@@ -72,11 +72,17 @@ def default_config() -> Config:
     )
     config.adversarial = ConfigDict(
         {
-            "epsilon": 0.0,  # radius of the FGSM twins in training; 0.0: no twins
-            "labels": "true",  # which loss the twins raise: of the true or of the predicted labels
+            "method": "twins",  # FGSM twins of the points (Sec. 4.2); pgd: the attacked points alone; trades
+            "epsilon": 0.0,  # radius of the attack in training; 0.0: no attack
+            "warmup_epochs": 0,  # over which the radius grows from 0 to epsilon, step by step
+            "labels": "true",  # which loss the attack raises: of the true or of the predicted labels
             "smoothing": 0.0,  # label smoothing inside the attack's loss
             "random_start": False,  # from a random point of the ball, with a step of 1.25 epsilon
             "coupling": "mean",  # mean over the doubled batch; sum: clean + adversarial
+            "num_steps": 10,  # of pgd and trades
+            "step_size": placeholder(float),  # of pgd and trades; None: 2.5 epsilon / num_steps
+            "clean_weight": 0.0,  # pgd: weight of the clean points, in [0, 1]; the attacked ones have the rest
+            "beta": 6.0,  # trades: weight of the divergence
         }
     )
     config.optimizer = ConfigDict({"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8})  # Sec. 4.1
@@ -131,8 +137,7 @@ def _problems(config: Config) -> Iterator[str]:
             yield f"config.{field}={value!r}: must be {allowed}"
     yield from _epsilon_problems(config.evaluation.epsilons)
     yield from _penalty_problems(config)
-    if config.adversarial.random_start and config.adversarial.epsilon == 0:
-        yield "config.adversarial.random_start=True: needs config.adversarial.epsilon above 0"
+    yield from _attack_problems(config.adversarial)
 
 
 def _penalty_problems(config: Config) -> Iterator[str]:
@@ -142,8 +147,23 @@ def _penalty_problems(config: Config) -> Iterator[str]:
         yield f"config.penalty.num_draws={num_draws}: {name} draws nothing; estimators are {', '.join(ESTIMATORS)}"
     if num_draws > NUM_CLASSES and name in DRAW_CLASSES:
         yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {NUM_CLASSES}"
-    if name == OUTPUT_CHANGE and config.adversarial.epsilon == 0:
-        yield f"config.penalty.name={name!r}: compares points and twins, needs config.adversarial.epsilon above 0"
+    if name == OUTPUT_CHANGE and (config.adversarial.epsilon == 0 or config.adversarial.method != "twins"):
+        yield (
+            f"config.penalty.name={name!r}: compares points and twins, needs config.adversarial.epsilon above 0 and "
+            "config.adversarial.method=twins"
+        )
+
+
+def _attack_problems(settings: Config) -> Iterator[str]:
+    """Yield a line for every setting of the attack in training that would have no effect."""
+    defaults, method = default_config().adversarial, settings.method
+    changed = [name for name in settings if settings[name] != defaults[name]]
+    for name in changed:
+        if settings.epsilon == 0 and name in ("method", "random_start", "warmup_epochs"):
+            yield f"config.adversarial.{name}={settings[name]!r}: needs config.adversarial.epsilon above 0"
+        users = [user for user, fields in _METHODS.items() if name in fields]
+        if users and method in _METHODS and method not in users:
+            yield f"config.adversarial.{name}={settings[name]!r}: is for method {' or '.join(users)}, not {method}"
 
 
 def _epsilon_problems(epsilons: tuple[Any, ...]) -> Iterator[str]:
@@ -151,6 +171,13 @@ def _epsilon_problems(epsilons: tuple[Any, ...]) -> Iterator[str]:
     if not epsilons or not all(isinstance(epsilon, int | float) and 0 <= epsilon <= 1 for epsilon in epsilons):
         yield f"config.evaluation.epsilons={epsilons!r}: must be numbers in [0, 1], the range of the inputs"
 
+
+_METHODS = {
+    "twins": ("labels", "smoothing", "random_start", "coupling"),
+    "pgd": ("labels", "smoothing", "num_steps", "step_size", "clean_weight"),
+    "trades": ("num_steps", "step_size", "beta"),
+}
+"""The ways of robust training, and the settings that belong to each."""
 
 _NO_LIMIT = float("inf")
 _CHOICES = {
@@ -164,6 +191,7 @@ _CHOICES = {
     "penalty.outputs": tuple(OUTPUTS),
     "penalty.scale": SCALES,
     "penalty.gradient": ("auto", "closed_form", "automatic"),
+    "adversarial.method": tuple(_METHODS),
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
     "evaluation.points": ("test", "validation"),
@@ -188,6 +216,11 @@ _RANGES = {
     "penalty.num_draws": (1, _NO_LIMIT, "at least 1"),
     "penalty.every": (1, 2**31 - 1, "at least 1"),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
+    "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
+    "adversarial.num_steps": (1, 2**31 - 1, "at least 1"),
+    "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
+    "adversarial.clean_weight": (0, 1, "in [0, 1]"),
+    "adversarial.beta": (0, 1e30, "a finite number, at least 0"),
     "optimizer.learning_rate": (0, 1e30, "a finite number, at least 0"),
     "optimizer.b1": (0, 1, "in [0, 1]"),
     "optimizer.b2": (0, 1, "in [0, 1]"),

@@ -109,7 +109,8 @@ def run_name(config: Config) -> str:
     else:
         parts.append("plain")
     if config.adversarial.epsilon > 0:
-        parts.append(f"fgsm{config.adversarial.epsilon:g}")
+        method = {"twins": "fgsm"}.get(config.adversarial.method, config.adversarial.method)
+        parts.append(f"{method}{config.adversarial.epsilon:g}")
     return "-".join([*parts, f"seed{config.seed}", config_digest(config_to_dict(config))[:6]])
 
 

@@ -28,7 +28,7 @@ class PlainReporter(Reporter):
         self._max_epochs, self._epochs_before = config.training.num_epochs, num_epochs
         self._start = time.perf_counter()
         self._say(f"model {config.model.name} on {data.name}: {_sizes(data)}; {data.source}")
-        self._say(_describe_loss(config))
+        self._say(describe_loss(config))
         self._say(f"folder {workdir}" + (f", resumed after epoch {num_epochs}" if num_epochs else ""))
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _sizes(data: Dataset) -> str:
     return " / ".join(f"{len(split.labels):,} {name}" for name, split in parts)
 
 
-def _describe_loss(config: Config) -> str:
+def describe_loss(config: Config) -> str:
     """Say in one line what is minimised."""
     text = f"loss: cross-entropy, smoothing {config.training.smoothing:g}"
     if config.penalty.name != "none" and config.penalty.lam > 0:
@@ -159,9 +159,21 @@ def _describe_loss(config: Config) -> str:
             f" + {config.penalty.lam:g} * {config.penalty.name} of the {config.penalty.outputs} "
             f"({config.penalty.scale})"
         )
-    if config.adversarial.epsilon > 0:
-        text += f", on the points and their FGSM twins at {config.adversarial.epsilon:g}"
-    return text
+    return text + _describe_attack(config.adversarial)
+
+
+def _describe_attack(settings: Config) -> str:
+    """Say what is trained on beside the points, or in place of them."""
+    if settings.epsilon == 0:
+        return ""
+    warmup = f", reached after {settings.warmup_epochs} epochs" if settings.warmup_epochs else ""
+    clean = f", the clean ones with weight {settings.clean_weight:g}" if settings.clean_weight else ""
+    where = {
+        "twins": "on the points and their FGSM twins",
+        "pgd": f"on the points that PGD-{settings.num_steps} finds",
+        "trades": f"and {settings.beta:g} times the divergence (TRADES-{settings.num_steps})",
+    }[settings.method]
+    return f", {where} at {settings.epsilon:g}{warmup}{clean}"
 
 
 def _losses(row: dict[str, Any]) -> str:

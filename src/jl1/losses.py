@@ -167,7 +167,8 @@ def defended_loss(
     Returns:
         The terms of every example, each the mean of its two points, not averaged over the batch.
     """
-    points = _with_twins(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    points = jnp.concatenate([inputs, twins])
     terms = penalised_loss(
         logits_fn,
         points,
@@ -212,7 +213,8 @@ def output_change_loss(
         The terms of every example, not averaged over the batch.
     """
     del key
-    points = _with_twins(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    points = jnp.concatenate([inputs, twins])
     logits = logits_fn(points)
     losses = jnp.mean(loss_fn(logits, jnp.concatenate([labels, labels])).reshape(2, -1), axis=0)
     penalties = penalty_fn(*jnp.split(logits, 2), inputs=inputs, epsilon=epsilon)
@@ -238,10 +240,10 @@ def summed_defended_loss(
     return LossTerms(*(2 * term for term in mean_loss_fn(logits_fn, inputs, **options)))
 
 
-def _with_twins(
+def twins_of(
     logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, attack_fn: Callable[..., Inputs]
-) -> Float[Array, " doubled *features"]:
-    """Return the inputs and, behind them, their adversarial twins, which are constants."""
+) -> Inputs:
+    """Return the adversarial twins of the inputs as constants."""
     twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
     chex.assert_equal_shape([inputs, twins])
-    return jnp.concatenate([inputs, jax.lax.stop_gradient(twins)])
+    return jax.lax.stop_gradient(twins)

@@ -1,43 +1,22 @@
 """From a config to everything it decides before the first step: data, network, loss, optimizer, state."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import (
-    ApplyFn,
-    AttackFn,
-    ChangePenaltyFn,
-    ExampleLossFn,
-    Inputs,
-    Labels,
-    LogitsFn,
-    PenaltyFn,
-    PRNGKey,
-    Scalar,
-)
-from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
+from jl1.array_types import ApplyFn, PRNGKey
 from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
+from jl1.hyperparameters import Hyperparameters
 from jl1.lazy import make_lazy_gradient
-from jl1.losses import (
-    LossTerms,
-    cross_entropy,
-    cross_entropy_off_label,
-    defended_loss,
-    output_change_loss,
-    penalised_loss,
-    summed_defended_loss,
-)
 from jl1.models import SequentialNet, create_model, make_apply_fn
-from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
+from jl1.objective import losses_of, make_terms_fn
 from jl1.precision import traced_with
-from jl1.training import GradientFn, Hyperparameters, TermsFn, TrainState, create_train_state, make_gradient
+from jl1.training import GradientFn, TrainState, create_train_state, make_gradient
 
 
 class Problem(NamedTuple):
@@ -48,7 +27,7 @@ class Problem(NamedTuple):
         optimizer: Adam with the config's constants.
         gradient_fn: The gradient of the mean loss of a batch.
         gradient_form: How it is computed where there is a penalty, `closed_form` or `automatic`; `plain`: nowhere.
-        hyperparameters: lambda, epsilon, the key of attacks and estimators in training, the penalised steps.
+        hyperparameters: lambda, epsilon and its warm-up, the key of attacks and estimators, the penalised steps.
         state: The state before the first step.
     """
 
@@ -78,18 +57,20 @@ def create_problem(config: Config, data: Dataset) -> Problem:
     state = create_train_state(
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
     )
+    steps_an_epoch = -(-len(data.train.labels) // config.training.batch_size)
     hyperparameters = Hyperparameters(
         jnp.float32(config.penalty.lam),
         jnp.float32(config.adversarial.epsilon),
         attack_key(config, 1),
         jnp.int32(config.penalty.every),
+        jnp.int32(config.adversarial.warmup_epochs * steps_an_epoch),
     )
     apply_fn, form = make_apply_fn(module), _gradient_form(config, module)
-    gradient_fn = plain_gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config, penalised=False))
+    gradient_fn = plain_gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=False))
     if form == "closed_form":
         gradient_fn = _closed_form_gradient(config, module)
     elif form == "automatic":
-        gradient_fn = make_gradient(apply_fn, terms_fn=_make_terms_fn(config, penalised=True))
+        gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=True))
     if form != "plain" and config.penalty.every > 1:
         gradient_fn = make_lazy_gradient(gradient_fn, plain_gradient_fn)
     gradient_fn = traced_with(config.training.precision, gradient_fn)
@@ -119,6 +100,7 @@ def _gradient_form(config: Config, module: SequentialNet) -> str:
     reasons = {
         f"config.penalty.name={config.penalty.name}": config.penalty.name != "jacobian_l1",
         f"config.model.activation={config.model.activation}": not has_closed_form(module),
+        f"config.adversarial.method={config.adversarial.method}": config.adversarial.method != "twins",
         "config.adversarial.random_start": config.adversarial.random_start,
         "config.adversarial.labels=predicted": config.adversarial.epsilon > 0 and config.adversarial.labels != "true",
     }
@@ -133,15 +115,9 @@ def _has_penalty(config: Config) -> bool:
     return config.penalty.name != "none" and config.penalty.lam > 0
 
 
-def _losses(config: Config) -> tuple[ExampleLossFn, ExampleLossFn]:
-    """Return the cross-entropy that is trained on, and the one that the twins raise."""
-    smooth = {"uniform": cross_entropy, "off_label": cross_entropy_off_label}[config.training.smoothing_form]
-    return partial(smooth, smoothing=config.training.smoothing), partial(smooth, smoothing=config.adversarial.smoothing)
-
-
 def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
     """Make the gradient of Eq. 3 in closed form, on the points or on the points and their twins."""
-    loss_fn, twin_loss_fn = _losses(config)
+    loss_fn, twin_loss_fn = losses_of(config)
     return make_closed_form_gradient(
         module,
         outputs=config.penalty.outputs,
@@ -151,63 +127,6 @@ def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
         twin_weight={"mean": 0.5, "sum": 1.0}[config.adversarial.coupling],
         precision=config.training.precision,
     )
-
-
-def _make_terms_fn(config: Config, *, penalised: bool) -> TermsFn:
-    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no twins are compiled."""
-    loss_fn, twin_loss_fn = _losses(config)
-    penalty_fn = _make_penalty_fn(config, loss_fn) if penalised else None
-    terms = {"penalty_fn": penalty_fn, "loss_fn": loss_fn}
-
-    def on_the_points(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
-    ) -> LossTerms:
-        del epsilon  # no attack
-        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, key=key, **terms)
-
-    if config.adversarial.epsilon == 0:
-        return on_the_points
-    coupled = output_change_loss if penalised and config.penalty.name == OUTPUT_CHANGE else defended_loss
-    if config.adversarial.coupling == "sum":
-        coupled = partial(summed_defended_loss, mean_loss_fn=coupled)
-    attack_fn = _twin_attack(config, twin_loss_fn)
-
-    def on_the_points_and_twins(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
-    ) -> LossTerms:
-        for_attack, for_penalty = jax.random.split(key)
-        options = {"attack_fn": partial(attack_fn, key=for_attack), "key": for_penalty, **terms}
-        return coupled(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, **options)
-
-    return on_the_points_and_twins
-
-
-def _make_penalty_fn(config: Config, loss_fn: ExampleLossFn) -> PenaltyFn | ChangePenaltyFn:
-    """Choose the penalty."""
-    outputs, scale = config.penalty.outputs, config.penalty.scale
-    if config.penalty.name == OUTPUT_CHANGE:
-        return make_change_penalty(outputs=outputs, scale=scale)
-    return make_penalty(
-        config.penalty.name,
-        outputs=outputs,
-        scale=scale,
-        outputs_per_pass=config.penalty.outputs_per_pass,
-        num_draws=config.penalty.num_draws,
-        loss_fn=loss_fn,
-    )
-
-
-def _twin_attack(config: Config, loss_fn: ExampleLossFn) -> AttackFn:
-    """Choose the attack that makes the twins."""
-
-    def attack_fn(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
-        attacked = predicted_labels(logits_fn, inputs) if config.adversarial.labels == "predicted" else labels
-        options = {"labels": attacked, "epsilon": epsilon, "loss_fn": loss_fn}
-        if config.adversarial.random_start:
-            return fgsm_random_start(logits_fn, inputs, key=key, **options)
-        return fgsm(logits_fn, inputs, **options)
-
-    return attack_fn
 
 
 def attack_key(config: Config, stream: int) -> PRNGKey:

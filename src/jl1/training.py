@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PRNGKey, Scalar
+from jl1.hyperparameters import Hyperparameters, radius_at
 from jl1.losses import LossTerms
 
 TermsFn = Callable[..., LossTerms]
@@ -34,23 +35,6 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
-
-
-class Hyperparameters(NamedTuple):
-    """What a sweep varies without compiling anew.
-
-    Attributes:
-        lam: lambda of Eq. 3, at least 0.
-        epsilon: Radius of the adversarial twins, in [0, 1].
-        key: Root of the randomness of attacks and estimators; each step folds its number in.
-        every: m, at least 1: lambda is m lambda in the steps 0, m, 2m, ... and 0 in the others. To gain time by
-            it, take a gradient from `lazy.make_lazy_gradient`.
-    """
-
-    lam: Scalar
-    epsilon: Scalar
-    key: PRNGKey
-    every: Scalar = 1
 
 
 class Totals(NamedTuple):
@@ -173,7 +157,7 @@ def train_step(
         labels=labels,
         mask=mask,
         lam=hyperparameters.lam * weight,
-        epsilon=hyperparameters.epsilon,
+        epsilon=radius_at(hyperparameters, state.step),
         key=jax.random.fold_in(hyperparameters.key, state.step),
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

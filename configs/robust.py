@@ -1,0 +1,29 @@
+"""Robust training to judge a penalty beside: model C on MNIST, no penalty, by PGD, TRADES or FGSM from a random start.
+
+Paper:    none of these is in it. pgd: Madry et al. 2018, arXiv:1706.06083; trades: Zhang et al. 2019,
+          arXiv:1901.08573; fgsm_rs: Wong, Rice, Kolter 2020, arXiv:2001.03994. As there: no label smoothing; pgd and
+          fgsm_rs train on the attacked points alone. Not as there: network, radius, ten steps, Adam at 1e-3.
+Expected: not measured yet.
+Time:     not measured yet.
+Command:  jl1 train --config=robust:pgd --config.data.dir=DIR
+          (at epsilon 0.3 add --config.adversarial.warmup_epochs=5: without it model C may learn nothing)
+"""
+
+from jl1.config import Config, default_config
+from jl1.errors import UserError
+
+
+def get_config(arg: str = "pgd") -> Config:
+    """Return the settings; `pgd`, `trades` or `fgsm_rs`."""
+    if arg not in ("pgd", "trades", "fgsm_rs"):
+        raise UserError(f"robust:{arg}: give robust:pgd, robust:trades or robust:fgsm_rs")
+    config = default_config()
+    config.penalty.name, config.penalty.lam = "none", 0.0
+    config.adversarial.method = "trades" if arg == "trades" else "pgd"
+    config.adversarial.epsilon = 0.1
+    if arg == "fgsm_rs":
+        config.adversarial.num_steps, config.adversarial.step_size = 1, 0.125
+    config.training.smoothing = 0.0
+    config.training.stopping = "fixed"
+    config.training.num_epochs = 10
+    return config
