@@ -78,7 +78,7 @@ def evaluate_run(
     tasks = evaluation.tasks()
     rows, found = [], {}
     for number, (name, epsilon) in enumerate(tasks, start=1):
-        title = f"{name} {epsilon:g} ({number} of {len(tasks)})" if epsilon or len(tasks) > 1 else name
+        title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
         found[name, epsilon] = evaluation.attack(name, epsilon, title)
         rows.append(evaluation.record(name, epsilon, found[name, epsilon]))
     for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
