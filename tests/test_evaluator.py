@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from quick import quick_config
@@ -35,6 +36,14 @@ class Notices(Reporter):
         self.reports.append((what, done, total))
         if len(self.reports) == self.stop_at:
             raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compile():
+    """As `quick_compile`, for the fixtures of this module and all its tests: the same bits are asked of both."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +102,7 @@ def test_every_figure_is_that_of_the_stored_verdicts(evaluated):
         verdicts = stored(workdir, row)
         assert (len(verdicts.stands), verdicts.stands.dtype) == (100, bool)
         assert row["accuracy"] == verdicts.stands.mean()
-        assert row["interval"] == list(accuracy_interval(verdicts.stands.sum(), 100))
+        assert row["interval"] == list(accuracy_interval(int(verdicts.stands.sum()), 100))
         np.testing.assert_array_equal(verdicts.stands, verdicts.broken_by == "")
         np.testing.assert_array_equal(verdicts.broken_by == "clean", ~clean.stands)  # wrong counts as broken
         assert sum(row["broken_by"].values()) == 100 - verdicts.stands.sum()
