@@ -10,9 +10,10 @@ from quick import quick_config
 
 from jl1 import evaluator, records
 from jl1.attacks.ensemble import standard_attack
+from jl1.display import order_warnings
 from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
-from jl1.evaluator import EvaluationOptions, evaluate_run, order_warnings
+from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.reporting import Reporter
 from jl1.verdicts import Verdicts
@@ -235,3 +236,11 @@ def test_a_run_without_a_checkpoint_is_refused(trained, tmp_path):
     shutil.copy(trained / "config.json", workdir)
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluate_run(workdir, options=OPTIONS)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(trained, attacked, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "evaluation").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write to"):
+        evaluate_run(workdir, options=OPTIONS)
+    assert attacked == []

@@ -29,7 +29,7 @@ from jl1.data import prepare_dataset
 from jl1.data_cache import cache_folder
 from jl1.display import LiveReporter, PlainReporter, say, show_evaluation, show_result
 from jl1.errors import UserError
-from jl1.evaluator import evaluate_run, order_warnings
+from jl1.evaluator import evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.trainer import InterruptedEarlyError
 
@@ -116,8 +116,6 @@ def _evaluate(arguments: list[str]) -> int:
     with _reporter(console) as reporter:
         rows = evaluate_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
     show_evaluation(console, rows, workdir)
-    for line in order_warnings(rows):
-        say(console, f"warning: {line}")
     return 0
 
 

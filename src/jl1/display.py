@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
@@ -159,6 +160,8 @@ def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path)
     say(console, f"\naccuracy in %, and its 95 % interval, on {part}{row['num_points']:,} {row['points']} points")
     say(console, f"checkpoint of epoch {row['epoch']}; a point that is wrong without an attack counts as broken")
     console.print(accuracy_table(rows))
+    for line in order_warnings(rows):
+        say(console, f"warning: {line}")
     say(console, f"files: {workdir / 'evaluation.json'}, a verdict for each point in {workdir / 'evaluation'}")
 
 
@@ -176,6 +179,19 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
         f"files: {workdir} (result.json, metrics.jsonl, config.json, checkpoints)",
     ]
     say(console, "\n".join(lines))
+
+
+def order_warnings(rows: list[dict[str, Any]]) -> list[str]:
+    """Say where a stronger attack leaves more accuracy than a weaker one, with the figures."""
+    lines = []
+    for epsilon in dict.fromkeys(row["epsilon"] for row in rows):
+        accuracies = {row["attack"]: row["accuracy"] for row in rows if row["epsilon"] == epsilon}
+        lines += [
+            f"at epsilon {epsilon:g} {strong} leaves {accuracies[strong]:.2%}, more than the {accuracies[weak]:.2%} of "
+            f"{weak}, a weaker attack: the gradients are masked, or {strong} needs more steps"
+            for weak, strong in order_violations(accuracies)
+        ]
+    return lines
 
 
 def say(console: Console, text: str) -> None:

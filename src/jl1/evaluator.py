@@ -12,9 +12,11 @@ import numpy as np
 from jl1 import records
 from jl1.array_types import PRNGKey
 from jl1.attacks.ensemble import ProgressFn, Stage, standard_attack
-from jl1.attacks.suite import ATTACKS, make_suite, order_violations, strength
+from jl1.attacks.suite import ATTACKS, make_suite, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
+from jl1.data_cache import content_key
+from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
 from jl1.scoring import Row
@@ -71,10 +73,13 @@ def evaluate_run(
         In evaluation.json they stand beside the older ones, of which those that measure the same are replaced.
 
     Raises:
-        UserError: No such run, no checkpoint, another model's or a damaged one, or other data.
+        UserError: No such run, no checkpoint, another model's or a damaged one, other data, or a folder that
+            cannot be written.
     """
     reporter = reporter or Reporter()
-    evaluation = _Evaluation(workdir, load_trained(workdir, data_dir=data_dir, reporter=reporter), options, reporter)
+    trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
+    _make_folder(workdir / _FOLDER / _PIECES)
+    evaluation = _Evaluation(workdir, trained, options, reporter)
     tasks = evaluation.tasks()
     rows, found = [], {}
     for number, (name, epsilon) in enumerate(tasks, start=1):
@@ -86,19 +91,6 @@ def evaluate_run(
         if len(together) > 1:
             rows.append(evaluation.record(WORST_CASE, epsilon, worst_case(list(together.values())), tuple(together)))
     return rows
-
-
-def order_warnings(rows: Sequence[Row]) -> list[str]:
-    """Say where a stronger attack leaves more accuracy than a weaker one, with the figures."""
-    lines = []
-    for epsilon in dict.fromkeys(row["epsilon"] for row in rows):
-        accuracies = {row["attack"]: row["accuracy"] for row in rows if row["epsilon"] == epsilon}
-        lines += [
-            f"at epsilon {epsilon:g} {strong} leaves {accuracies[strong]:.2%}, more than the {accuracies[weak]:.2%} of "
-            f"{weak}, a weaker attack: the gradients are masked, or {strong} needs more steps"
-            for weak, strong in order_violations(accuracies)
-        ]
-    return lines
 
 
 class _Evaluation:
@@ -118,7 +110,8 @@ class _Evaluation:
             "checkpoint": self._checkpoint,
             "model": trained.model,
             "batch_sizes": self._batch_sizes,
-            "versions": records.versions(),
+            "code": content_key(sorted(Path(__file__).parent.rglob("*.py"))),
+            "versions": {name: text for name, text in records.versions().items() if name != "git_commit"},
             "device": [device.platform, device.device_kind],
         }
 
@@ -218,6 +211,14 @@ class _Evaluation:
                 self._reporter.measured(title, start + int(share * size), len(self._points.labels))
 
         return progress
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of the batches before hours are spent on them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _describe(stages: Mapping[str, Stage]) -> dict[str, Any]:
