@@ -64,12 +64,13 @@ def evaluated(trained, tmp_path_factory):
 
 @pytest.fixture
 def attacked(monkeypatch):
-    """Count the batches that are really attacked."""
+    """Count the batches that are really attacked, to their end."""
     batches = []
 
     def counted(*arguments, **options):
-        batches.append(len(options["labels"]))
-        return standard_attack(*arguments, **options)
+        result = standard_attack(*arguments, **options)
+        batches.append(len(options["labels"]))  # one that is interrupted does not count
+        return result
 
     monkeypatch.setattr(evaluator, "standard_attack", counted)
     return batches

@@ -39,7 +39,7 @@ def read_verdicts(path: Path, *, digest: str, notice: Callable[[str], None] = la
         The verdicts, or None if the file is missing, damaged, or was decided by something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load leaves a cut file open
             verdicts = Verdicts(stored["stands"], stored["broken_by"])
             return verdicts if str(stored["digest"]) == digest else None
     except FileNotFoundError:
