@@ -44,7 +44,7 @@ def read_verdicts(path: Path, *, digest: str, notice: Callable[[str], None] = la
             return verdicts if str(stored["digest"]) == digest else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         notice(f"{path} is damaged, it is computed again ({type(error).__name__})")
         return None
 
