@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import numpy as np
 import pytest
 from quick import OVERRIDES, final_params, quick_config, run_jl1, same_bits, start_jl1
 
@@ -52,11 +53,36 @@ def test_evaluate_adds_rows_to_the_run(trained):
     status, output = run_jl1("evaluate", f"--workdir={workdir}", *flags, cwd=cwd)
     assert status == 0, output
     assert "pgd-4 x 2" in output
+    assert "on 500 test points" in output
     rows = json.loads((workdir / "evaluation.json").read_text())["accuracies"]
     assert [(row["attack"], row["epsilon"], row["num_steps"], row["num_restarts"]) for row in rows] == [
         ("pgd", 0.05, 4, 2),
         ("pgd", 0.1, 4, 2),
     ]
+
+
+def test_evaluate_stopped_by_control_c_goes_on_and_prints_what_the_verdicts_say(trained):
+    cwd, _, _ = trained
+    (workdir,) = (cwd / "runs").iterdir()
+    flags = ("evaluate", f"--workdir={workdir}", "--epsilons=0.1", "--attacks=fgsm,pgd,apgd_ce", "--batch_size=20")
+    process = start_jl1(*flags, "--max_points=200", cwd=cwd)
+    while "measured: fgsm" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    kept = {path: path.stat().st_mtime_ns for path in (workdir / "evaluation" / "pieces").glob("fgsm-*")}
+    status, output = run_jl1(*flags, "--max_points=200", cwd=cwd)
+    assert status == 0, output
+    assert len(kept) >= 10
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert "the first 200 of 500 test points" in output
+    assert "worst case" in output
+    for row in json.loads((workdir / "evaluation.json").read_text())["accuracies"]:
+        if row["num_examples"] == 200:
+            with np.load(workdir / row["verdicts"], allow_pickle=False) as verdicts:
+                assert f"{100 * verdicts['stands'].mean():.2f}" in output
 
 
 def test_a_run_killed_at_any_moment_and_started_again_ends_with_the_same_bits(tmp_path):
@@ -118,7 +144,18 @@ def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
         (["evaluate"], "needs --workdir"),
         (["evaluate", "--workdir=nowhere"], "nowhere is not the folder of a jl1 run"),
         (["evaluate", "--workdir=x", "--epsilons=0.1,8"], "'8' is not a number in [0, 1]"),
-        (["evaluate", "--workdir=x", "--attacks=fgsm,cw"], "--attacks: there is no cw; there are clean, fgsm, pgd"),
+        (
+            ["evaluate", "--workdir=x", "--attacks=fgsm,cw"],
+            "--attacks: there is no cw; there are clean, noise, fgsm, pgd",
+        ),
+        (["evaluate", "--workdir=x", "--attacks=standart"], "did you mean standard?"),
+        (["evaluate", "--workdir=x", "--attacks="], "--attacks: there is no name in it"),
+        (["evaluate", "--workdir=x", "--epsilons=8"], "did you mean 8/255 = 0.0313725?"),
+        (["evaluate", "--workdir=x", "--epsilons=nan"], "'nan' is not a number in [0, 1]"),
+        (["evaluate", "--workdir=x", "--epsilons="], "--epsilons: there is no radius in it"),
+        (["evaluate", "--workdir=x", "--budget=fats"], "there are full, few_classes, fast; did you mean fast?"),
+        (["evaluate", "--workdir=x", "--points=train"], "--points: there is no train; there are test, validation"),
+        (["evaluate", "--workdir=x", "--max_points=0"], "0 is not a positive integer"),
         (["evaluate", "--workdir=x", "--pgd_steps=0"], "0 is not a positive integer"),
         (["export", "--workdir=x"], "needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one"),
         (["export", "--workdir=nowhere", "--out=y"], "nowhere is not the folder of a jl1 run"),

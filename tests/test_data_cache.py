@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_nothing_behind(folder):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        data_cache._write_atomically(folder / "file", fail)
+        data_cache.write_atomically(folder / "file", fail)
     assert list(folder.iterdir()) == []
 
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import NETS, as_tree
+from scipy.stats import binomtest
 
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
-from jl1.evaluation import check_classifier, make_eval_step, make_penalty_step, over_batches
+from jl1.evaluation import accuracy_interval, check_classifier, make_eval_step, make_penalty_step, over_batches
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -50,6 +51,19 @@ def test_clean_accuracy_is_that_of_a_loop():
     right = [np.argmax(row) == label for row, label in zip(logits, LABELS, strict=True)]
     assert 0 < sum(right) < 23
     np.testing.assert_array_equal(values_of(step, 5, epsilon=0.3, key=KEY), right)  # epsilon has nothing to move
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (0, 500), (500, 500), (461, 500), (9876, 10000)])
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_the_interval_is_that_of_scipy(right, total, level):
+    expected = binomtest(right, total).proportion_ci(level, method="wilson")
+    assert accuracy_interval(right, total, level=level) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "total"), [(-1, 4), (5, 4), (0, 0)])
+def test_counts_that_are_no_share_are_refused(right, total):
+    with pytest.raises(ValueError, match="not a share"):
+        accuracy_interval(right, total)
 
 
 @pytest.fixture(scope="module")

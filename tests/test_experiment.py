@@ -13,11 +13,11 @@ from jl1 import objective, records
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import load_dataset
 from jl1.errors import UserError
-from jl1.experiment import evaluate_run, train_and_evaluate
+from jl1.evaluator import EvaluationOptions, evaluate_run
+from jl1.experiment import train_and_evaluate
 from jl1.penalties import ESTIMATORS
 from jl1.problems import create_problem
 from jl1.reporting import Reporter
-from jl1.scoring import AttackOptions
 from jl1.trainer import DivergedError, InterruptedEarlyError
 
 DEFENDED = {"penalty__name": "class_sum_l1", "penalty__lam": 1.0, "adversarial__epsilon": 0.1}
@@ -187,7 +187,7 @@ def test_the_checkpoint_of_another_model_is_refused(finished, tmp_path):
     config["model"]["name"] = "A"
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="is of another model"):
-        evaluate_run(copy, options=AttackOptions((0.1,)))
+        evaluate_run(copy, options=EvaluationOptions((0.1,)))
 
 
 def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypa
     changed = data._replace(fingerprint="0" * 64)
     monkeypatch.setattr("jl1.problems.load_dataset", lambda *_, **__: changed)
     with pytest.raises(UserError, match="not those that the checkpoint of epoch 3 was trained on"):
-        evaluate_run(workdir, options=AttackOptions((0.1,)))
+        evaluate_run(workdir, options=EvaluationOptions((0.1,)))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_checkpoint_and_cause(tmp_path):
@@ -238,17 +238,18 @@ def test_the_best_weights_are_those_of_the_best_epoch(tmp_path):
 def test_a_run_is_evaluated_again_with_stronger_attacks_and_rows_are_kept_by_what_they_measure(finished, tmp_path):
     workdir, result = finished
     copy = shutil.copytree(workdir, tmp_path / "copy")
-    same = AttackOptions((0.1,), pgd_steps=2)
-    assert evaluate_run(copy, options=same) == result["accuracies"]
+    same = EvaluationOptions((0.1,), attacks=("clean", "fgsm"))
+    again = {row["attack"]: row["accuracy"] for row in evaluate_run(copy, options=same)}
+    assert again["clean"] == result["accuracies"][0]["accuracy"]
+    assert again["fgsm"] == result["accuracies"][1]["accuracy"]
     recorder = Recorder()
-    rows = evaluate_run(
-        copy, options=AttackOptions((0.1,), pgd_steps=8, pgd_restarts=2), attacks=("pgd",), reporter=recorder
-    )
-    assert recorder.measurements == {"pgd 0.1 (true labels)"}
-    assert rows[0]["accuracy"] <= result["accuracies"][-1]["accuracy"]
-    assert len(records.read_evaluation(copy)) == len(result["accuracies"]) + 1
+    stronger = EvaluationOptions((0.1,), attacks=("pgd",), pgd_steps=8, pgd_restarts=2)
+    (row,) = evaluate_run(copy, options=stronger, reporter=recorder)
+    assert recorder.measurements == {"pgd 0.1 (1 of 1)"}
+    assert row["accuracy"] <= result["accuracies"][-1]["accuracy"]
+    assert len(records.read_evaluation(copy)) == 3
     evaluate_run(copy, options=same)
-    assert len(records.read_evaluation(copy)) == len(result["accuracies"]) + 1
+    assert len(records.read_evaluation(copy)) == 3
     assert json.loads((copy / "result.json").read_text()) == result
 
 

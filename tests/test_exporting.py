@@ -22,12 +22,12 @@ from safetensors.numpy import load_file, save
 from jl1.checkpoints import Checkpoints
 from jl1.cli import main
 from jl1.errors import UserError
-from jl1.experiment import load_run, train_and_evaluate
+from jl1.experiment import train_and_evaluate
 from jl1.exporting import export_logits, export_run
 from jl1.layouts import describe_layers
 from jl1.losses import cross_entropy
 from jl1.models import ACTIVATIONS, AveragePool, Conv, Dense, SequentialNet, create_model
-from jl1.reporting import Reporter
+from jl1.trained import load_trained
 
 ROOT = Path(__file__).parents[1]
 FILES = ["model.jax", "model.json", "model.safetensors", "points.safetensors"]
@@ -45,7 +45,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(workdir):
-    return load_run(workdir, data_dir=None, reporter=Reporter())
+    return load_trained(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_points_are_the_first_of_the_test_set_and_their_logits_the_runs_own(
     points = load_file(folder / "points.safetensors")
     np.testing.assert_array_equal(points["inputs"], run.data.test.inputs)
     np.testing.assert_array_equal(points["labels"], run.data.test.labels)
-    logits = run.problem.apply_fn(run.params, jnp.asarray(points["inputs"]))
+    logits = run.apply_fn(run.params, jnp.asarray(points["inputs"]))
     np.testing.assert_allclose(points["logits"], logits, rtol=1e-5, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_the_documented_way_back_into_jax_needs_no_jl1(folder, run):
     output = _execute(IN_JAX + "\nprint(float(difference))\njnp.save('gradient.npy', gradient)", folder.parent)
     assert float(output) < 1e-5
     points, labels = jnp.asarray(run.data.test.inputs), jnp.asarray(run.data.test.labels)
-    expected = jax.grad(lambda inputs: cross_entropy(run.problem.apply_fn(run.params, inputs), labels).sum())(points)
+    expected = jax.grad(lambda inputs: cross_entropy(run.apply_fn(run.params, inputs), labels).sum())(points)
     gradient = np.load(folder.parent / "gradient.npy")
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 

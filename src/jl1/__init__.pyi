@@ -32,6 +32,7 @@ from .estimators import jacobian_l1_random_sign as jacobian_l1_random_sign
 from .estimators import jacobian_l1_sampled_classes as jacobian_l1_sampled_classes
 from .estimators import jacobian_l21_projected as jacobian_l21_projected
 from .estimators import output_change as output_change
+from .evaluation import accuracy_interval as accuracy_interval
 from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step

@@ -58,7 +58,7 @@ class Checkpoints:
 
     def save(self, epoch: int, snapshot: Snapshot, progress: dict[str, Any]) -> None:
         """Save the state after an epoch; when this returns it survives a kill of the process."""
-        described = {"progress": progress, "shapes": _shapes(snapshot), "digest": _digest(snapshot)}
+        described = {"progress": progress, "shapes": _shapes(snapshot), "digest": digest_of_arrays(snapshot)}
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(snapshot._asdict()), description=ocp.args.JsonSave(described)
         )
@@ -109,7 +109,7 @@ class Checkpoints:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
         arrays = self._manager.restore(epoch, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes)))
         snapshot = Snapshot(**arrays["arrays"])
-        if _digest(snapshot) != description["description"]["digest"]:
+        if digest_of_arrays(snapshot) != description["description"]["digest"]:
             raise ValueError("its content has changed since it was written")
         return Restored(epoch, snapshot, description["description"]["progress"])
 
@@ -120,10 +120,10 @@ def _shapes(snapshot: Snapshot) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def _digest(snapshot: Snapshot) -> str:
+def digest_of_arrays(tree: Snapshot | Params) -> str:
     """Hash the content of every array."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(snapshot):
+    for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 

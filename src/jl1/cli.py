@@ -21,7 +21,7 @@ from jl1.cli_flags import (
     define_bench,
     define_export,
     define_workdir,
-    fraction,
+    evaluation_options,
     parse,
     parse_config,
 )
@@ -29,11 +29,11 @@ from jl1.config import validate_config
 from jl1.config_files import config_folder, run_name
 from jl1.data import prepare_dataset
 from jl1.data_cache import cache_folder
-from jl1.display import LiveReporter, PlainReporter, accuracy_table, say, show_result
+from jl1.display import LiveReporter, PlainReporter, say, show_evaluation, show_result
 from jl1.errors import UserError
-from jl1.experiment import evaluate_run, train_and_evaluate
+from jl1.evaluator import evaluate_run
+from jl1.experiment import train_and_evaluate
 from jl1.exporting import FORMATS, export_run
-from jl1.scoring import ATTACKS, AttackOptions
 from jl1.trainer import InterruptedEarlyError
 
 _HELP = ("help", "-h", "--help")
@@ -44,9 +44,10 @@ jl1: train networks with an L1 penalty on their Jacobian, attack them, report wh
 
   jl1 train    [--config=NAME|FILE.py[:arg]] [--config.FIELD=VALUE ...] [--workdir=DIR]
                train, attack and record one run; without flags: 5,000 real digits, under two minutes
-  jl1 evaluate --workdir=DIR [--attacks=clean,fgsm,pgd] [--epsilons=0.1,0.3] [--pgd_steps=100]
-               [--pgd_restarts=10] [--batch_size=500] [--data_dir=DIR]
-               attack the newest checkpoint of a run again
+  jl1 evaluate --workdir=DIR [--attacks=clean,noise,fgsm,pgd,pgd_margin,standard] [--epsilons=0.1,0.3]
+               [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
+               [--max_points=1000] [--batch_size=500] [--data_dir=DIR]
+               attack the newest checkpoint of a run; interrupted, the same command goes on with it
   jl1 export   --workdir=DIR --out=FOLDER [--format=safetensors,jax] [--data_dir=DIR]
                write the network of a finished run for PyTorch and other tools
   jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]
@@ -116,25 +117,10 @@ def _evaluate(arguments: list[str]) -> int:
     parsed = parse(arguments, define_workdir, define_attacks)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
-    options = AttackOptions(
-        [fraction(text) for text in parsed.epsilons],
-        parsed.pgd_steps,
-        parsed.pgd_restarts,
-        parsed.batch_size,
-    )
-    check_names("attacks", parsed.attacks, ATTACKS)
-    console, workdir = Console(), Path(parsed.workdir)
+    options, console, workdir = evaluation_options(parsed), Console(), Path(parsed.workdir)
     with _reporter(console) as reporter:
-        rows = evaluate_run(
-            workdir,
-            options=options,
-            attacks=tuple(parsed.attacks),
-            data_dir=parsed.data_dir,
-            reporter=reporter,
-        )
-    say(console, f"\naccuracy in % on {rows[0]['num_examples']:,} test points")
-    console.print(accuracy_table(rows))
-    say(console, f"files: {workdir / 'evaluation.json'}")
+        rows = evaluate_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
+    show_evaluation(console, rows, workdir)
     return 0
 
 

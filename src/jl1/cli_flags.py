@@ -10,13 +10,18 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.suite import ATTACKS
 from jl1.bench.options import PEERS, STUDIES, BenchOptions
 from jl1.config import Config
 from jl1.config_files import field_names, load_config
 from jl1.errors import UserError
+from jl1.evaluator import EvaluationOptions
 from jl1.exporting import FORMATS
 from jl1.models import MODELS
-from jl1.scoring import ATTACKS
+
+_DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
+_POINTS = ("test", "validation")
 
 
 def define_workdir(values: flags.FlagValues) -> None:
@@ -26,7 +31,10 @@ def define_workdir(values: flags.FlagValues) -> None:
 
 def define_attacks(values: flags.FlagValues) -> None:
     """Define the flags of `jl1 evaluate`."""
-    flags.DEFINE_list("attacks", list(ATTACKS), "which attacks", flag_values=values)
+    flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), "which attacks", flag_values=values)
+    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble and its parts", flag_values=values)
+    flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
+    flags.DEFINE_integer("max_points", None, "only so many points, from the first", 1, flag_values=values)
     flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
     flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
     flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
@@ -59,6 +67,18 @@ def define_bench(values: flags.FlagValues) -> None:
     flags.DEFINE_string("torch_python", sys.executable, "interpreter with PyTorch", flag_values=values)
 
 
+def evaluation_options(parsed: flags.FlagValues) -> EvaluationOptions:
+    """Check the flags of `jl1 evaluate`."""
+    check_names("attacks", parsed.attacks, ATTACKS)
+    check_names("budget", [parsed.budget], BUDGETS)
+    check_names("points", [parsed.points], _POINTS)
+    if not parsed.epsilons:
+        raise UserError("--epsilons: there is no radius in it; give numbers in [0, 1], such as 0.1,0.3")
+    values: dict[str, Any] = {name: parsed[name].value for name in EvaluationOptions._fields}
+    values["epsilons"] = [_radius(text) for text in parsed.epsilons]
+    return EvaluationOptions(**values)
+
+
 def bench_options(parsed: flags.FlagValues) -> BenchOptions:
     """Check the flags of `jl1 bench`."""
     check_names("models", parsed.models, MODELS)
@@ -77,7 +97,10 @@ def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None
     """Refuse a name that a flag does not know, and a list without names."""
     unknown = sorted(set(given) - set(known))
     if unknown or not given:
-        raise UserError(f"--{flag}: there is no {', '.join(unknown) or 'name in it'}; there are {', '.join(known)}")
+        near = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        missing = ", ".join(unknown) or "name in it"
+        raise UserError(f"--{flag}: there is no {missing}; there are {', '.join(known)}{hint}")
 
 
 def _cores() -> list[int]:
@@ -131,12 +154,13 @@ def _check_fields(config: Config, arguments: list[str]) -> None:
             raise UserError(f"there is no field {flag}; {hint}")
 
 
-def fraction(text: str) -> float:
+def _radius(text: str) -> float:
     """Read one radius."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise UserError(f"--epsilons: {text!r} is not a number in [0, 1], the range of the inputs")
+        hint = f"; did you mean {value:g}/255 = {value / 255:.6g}?" if 1 < value <= 255 else ""
+        raise UserError(f"--epsilons: {text!r} is not a number in [0, 1], the range of the inputs{hint}")
     return value

@@ -52,8 +52,8 @@ def load_or_decode(name: str, key: str, decode: Callable[[], np.ndarray]) -> tup
     records = decode()
     digest = _digest(records)
     try:
-        _write_atomically(path, lambda file: np.save(file, records, allow_pickle=False))
-        _write_atomically(checksum, lambda file: file.write(digest.encode()))
+        write_atomically(path, lambda file: np.save(file, records, allow_pickle=False))
+        write_atomically(checksum, lambda file: file.write(digest.encode()))
     except OSError as error:  # a copy saves time; a full or read-only disk is no reason to stop
         _LOGGER.warning("Cannot keep the decoded copy %s: %s", path, error)
     return records, digest
@@ -66,7 +66,7 @@ def _digest(records: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

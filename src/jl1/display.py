@@ -2,15 +2,27 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
+
+_SECONDS_BETWEEN_LINES = 30
+
+
+class _Pace(NamedTuple):
+    """How fast a figure has come along: what it is, when it began and was last spoken of, and with how many points."""
+
+    what: str
+    start: float
+    said: float
+    began_with: int
 
 
 class PlainReporter(Reporter):
@@ -22,6 +34,7 @@ class PlainReporter(Reporter):
         self._max_epochs = 0
         self._start = time.perf_counter()
         self._epochs_before = 0
+        self._pace = _Pace("", 0.0, 0.0, 0)
 
     def started(self, config: Config, data: Dataset, workdir: Path, num_epochs: int) -> None:
         """Say what is trained, on what, and where."""
@@ -42,9 +55,16 @@ class PlainReporter(Reporter):
         )
 
     def measured(self, what: str, done: int, total: int) -> None:
-        """Say when a figure is done."""
+        """Say when a figure is done, and on the way to a slow one now and then how long it will take."""
+        now = time.perf_counter()
+        if what != self._pace.what:
+            self._pace = _Pace(what, now, now, done)
         if done == total:
             self._say(f"measured: {what}")
+        elif now - self._pace.said >= _SECONDS_BETWEEN_LINES and done > self._pace.began_with:
+            left = (now - self._pace.start) / (done - self._pace.began_with) * (total - done)
+            self._say(f"{what}: {done:,}/{total:,} points, {_duration(left)} left")
+            self._pace = self._pace._replace(said=now)
 
     def notice(self, text: str) -> None:
         """Say it."""
@@ -110,7 +130,7 @@ def accuracy_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(f"epsilon {epsilon:g}" if epsilon else "no attack", justify="right")
     cells: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
-        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = f"{100 * row['accuracy']:.2f}"
+        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
     for (attack, labels), by_epsilon in cells.items():
         table.add_row(attack, labels, *(by_epsilon.get(epsilon, "") for epsilon in epsilons))
     return table
@@ -118,10 +138,31 @@ def accuracy_table(rows: list[dict[str, Any]]) -> Table:
 
 def _attack_name(row: dict[str, Any]) -> str:
     """Write an attack with its strength, such as pgd-100 x 10."""
-    if "num_steps" not in row:
-        return row["attack"]
-    restarts = f" x {row['num_restarts']}" if row["num_restarts"] > 1 else ""
-    return f"{row['attack']}-{row['num_steps']}{restarts}"
+    if "budget" in row:
+        return f"{row['attack']} ({row['budget']})"
+    size = next((f"-{row[name]}" for name in ("num_steps", "num_queries", "num_draws") if name in row), "")
+    times = max(row.get("num_restarts", 1), row.get("num_targets", 1))
+    return f"{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}"
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    """Write an accuracy in percent, and below it its interval if it has one."""
+    if "interval" not in row:
+        return f"{100 * row['accuracy']:.2f}"
+    low, high = row["interval"]
+    return f"{100 * row['accuracy']:.2f}\n{100 * low:.1f} - {100 * high:.1f}"
+
+
+def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path) -> None:
+    """Show what `jl1 evaluate` has measured, and where its files are."""
+    row = rows[0]
+    part = f"the first {row['num_examples']:,} of " if row["num_examples"] < row["num_points"] else ""
+    say(console, f"\naccuracy in %, and its 95 % interval, on {part}{row['num_points']:,} {row['points']} points")
+    say(console, f"checkpoint of epoch {row['epoch']}; a point that is wrong without an attack counts as broken")
+    console.print(accuracy_table(rows))
+    for line in order_warnings(rows):
+        say(console, f"warning: {line}")
+    say(console, f"files: {workdir / 'evaluation.json'}, a verdict for each point in {workdir / 'evaluation'}")
 
 
 def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:
@@ -138,6 +179,19 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
         f"files: {workdir} (result.json, metrics.jsonl, config.json, checkpoints)",
     ]
     say(console, "\n".join(lines))
+
+
+def order_warnings(rows: list[dict[str, Any]]) -> list[str]:
+    """Say where a stronger attack leaves more accuracy than a weaker one, with the figures."""
+    lines = []
+    for epsilon in dict.fromkeys(row["epsilon"] for row in rows):
+        accuracies = {row["attack"]: row["accuracy"] for row in rows if row["epsilon"] == epsilon}
+        lines += [
+            f"at epsilon {epsilon:g} {strong} leaves {accuracies[strong]:.2%}, more than the {accuracies[weak]:.2%} of "
+            f"{weak}, a weaker attack: the gradients are masked, or {strong} needs more steps"
+            for weak, strong in order_violations(accuracies)
+        ]
+    return lines
 
 
 def say(console: Console, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import NormalDist
 
 import chex
 import jax
@@ -113,6 +114,38 @@ def over_batches(
         rows[size:] = start
         keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
         yield np.asarray(batch_fn(params, inputs[rows], labels[rows], **options, **keys))[:size]
+
+
+def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Compute Wilson's interval of a share, (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    It says how far the accuracy on all points of the same kind may lie from the one on these.
+
+    Args:
+        num_right: How many are right.
+        num_examples: Out of how many, at least 1.
+        level: How often such intervals are to hold the true share, in (0, 1).
+
+    Returns:
+        Lower and upper end, fractions in [0, 1].
+
+    Raises:
+        ValueError: Counts that do not fit.
+
+    Example:
+        >>> [round(end, 3) for end in accuracy_interval(9, 10)]
+        [0.596, 0.982]
+
+    References:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22.
+    """
+    if not 0 <= num_right <= num_examples or num_examples < 1:
+        raise ValueError(f"{num_right} of {num_examples}: not a share")
+    share, square = num_right / num_examples, NormalDist().inv_cdf((1 + level) / 2) ** 2
+    centre = share + square / (2 * num_examples)
+    half = (square * (share * (1 - share) + square / (4 * num_examples)) / num_examples) ** 0.5
+    low, high = ((centre + sign * half) / (1 + square / num_examples) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:

@@ -1,9 +1,9 @@
-"""One run, from a config to its folder, and its evaluation again later."""
+"""One run, from a config to its folder."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,13 @@ from jl1 import records
 from jl1.array_types import Params
 from jl1.checkpoints import Checkpoints
 from jl1.config import Config, validate_config
-from jl1.config_files import config_from_dict, config_to_dict
+from jl1.config_files import config_to_dict
 from jl1.data import Dataset, epoch_indices
-from jl1.errors import UserError
 from jl1.evaluation import check_classifier
 from jl1.problems import Problem, attack_key, create_problem, load_data
 from jl1.reporting import Reporter
-from jl1.scoring import ATTACKS, AttackOptions, Row, score_accuracies, score_norms
-from jl1.trainer import Trainer, check_same_data, snapshot_template
+from jl1.scoring import AttackOptions, score_accuracies, score_norms
+from jl1.trainer import Trainer
 from jl1.training import Examples
 
 
@@ -67,86 +66,6 @@ def train_and_evaluate(
     result = _result(config, problem, training, figures)
     records.write_result(workdir, result)
     return result
-
-
-def evaluate_run(
-    workdir: Path,
-    *,
-    options: AttackOptions,
-    attacks: tuple[str, ...] = ATTACKS,
-    data_dir: str | None = None,
-    reporter: Reporter | None = None,
-) -> list[Row]:
-    """Attack the newest checkpoint of a run again, and add the figures to its evaluation.json.
-
-    Args:
-        workdir: Folder of the run.
-        options: Radii and the strength of the attacks.
-        attacks: Which of `scoring.ATTACKS`.
-        data_dir: Folder with the data, if it is not where it was in training.
-        reporter: Told what happens; silent if not given.
-
-    Returns:
-        The new rows. In evaluation.json they stand beside the older ones, of which those of the same
-        attack, radius and strength are replaced.
-
-    Raises:
-        UserError: No such run, no checkpoint, another model's or a damaged one, or other data.
-    """
-    reporter = reporter or Reporter()
-    run = load_run(workdir, data_dir=data_dir, reporter=reporter)
-    rows = list(
-        score_accuracies(
-            run.problem.apply_fn,
-            run.params,
-            points=run.data.test,
-            options=options,
-            key=attack_key(run.config, 2),
-            attacks=attacks,
-            progress=reporter.measured,
-        )
-    )
-    new = [_identity(row) for row in rows]
-    kept = [row for row in records.read_evaluation(workdir) if _identity(row) not in new]
-    records.write_evaluation(workdir, kept + rows)
-    return rows
-
-
-class TrainedRun(NamedTuple):
-    """A run that has a checkpoint.
-
-    Attributes:
-        config: Its settings.
-        data: The data it was trained on.
-        problem: What the config decides.
-        epoch: Number of epochs that the newest intact checkpoint has seen.
-        params: What is evaluated of that checkpoint.
-    """
-
-    config: Config
-    data: Dataset
-    problem: Problem
-    epoch: int
-    params: Params
-
-
-def load_run(workdir: Path, *, data_dir: str | None, reporter: Reporter) -> TrainedRun:
-    """Load the newest intact checkpoint of a run, with what `evaluate_run` refuses."""
-    config = config_from_dict(records.read_config(workdir))
-    data = load_data(config, data_dir)
-    problem = create_problem(config, data)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(snapshot_template(config, problem.state), reporter.notice)
-    if restored is None:
-        raise UserError(f"{workdir} has no checkpoint yet; `jl1 train` with its config goes on with it")
-    check_same_data(restored, data)
-    params = restored.snapshot.best_params or restored.snapshot.state.params
-    return TrainedRun(config, data, problem, restored.epoch, params)
-
-
-def _identity(row: Row) -> dict[str, Any]:
-    """Return what tells one accuracy from another."""
-    return {key: value for key, value in row.items() if key not in ("accuracy", "num_examples")}
 
 
 def _figures(config: Config, problem: Problem, params: Params, data: Dataset, reporter: Reporter) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from jl1.array_types import LogitsFn
 from jl1.config_files import config_digest
 from jl1.errors import UserError
 from jl1.evaluation import over_batches
-from jl1.experiment import TrainedRun, load_run
 from jl1.layouts import describe_layers
 from jl1.models import make_apply_fn
 from jl1.problems import create_module
 from jl1.reporting import Reporter
+from jl1.trained import Trained, load_trained
 
 SCHEMA = "jl1.export/1"
 """Changes when a field of model.json changes its meaning or goes."""
@@ -64,7 +64,7 @@ def export_run(
     if out.exists():
         raise UserError(f"{out} exists and is left as it is; choose a new folder with --out")
     result = _read_result(workdir)
-    run = load_run(workdir, data_dir=data_dir, reporter=reporter or Reporter())
+    run = load_trained(workdir, data_dir=data_dir, reporter=reporter)
     if run.epoch != result["num_epochs"]:
         raise UserError(
             f"the newest intact checkpoint in {workdir} is of epoch {run.epoch}, the figures in result.json are of "
@@ -112,7 +112,7 @@ def _read_result(workdir: Path) -> dict[str, Any]:
     return result
 
 
-def _layout(run: TrainedRun, result: dict[str, Any]) -> dict[str, Any]:
+def _layout(run: Trained, result: dict[str, Any]) -> dict[str, Any]:
     """Put model.json together."""
     module, shape = create_module(run.config, run.data.num_classes), run.data.test.inputs.shape[1:]
     return {
@@ -127,28 +127,28 @@ def _layout(run: TrainedRun, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_params(run: TrainedRun, folder: Path) -> None:
+def _write_params(run: Trained, folder: Path) -> None:
     """Write the parameters under names such as layer_0/kernel, as they are."""
     flat = flatten_dict(run.params, sep="/")
     arrays = {name: np.asarray(array) for name, array in flat.items()}
     (folder / "model.safetensors").write_bytes(save(arrays))
 
 
-def _write_function(run: TrainedRun, folder: Path) -> None:
+def _write_function(run: Trained, folder: Path) -> None:
     """Write the network as a function, with the convolution that every device has."""
     module = create_module(run.config, run.data.num_classes).clone(convolution="library")
     logits_fn = partial(make_apply_fn(module), run.params)
     (folder / "model.jax").write_bytes(export_logits(logits_fn, run.data.test.inputs.shape[1:]))
 
 
-FORMATS: dict[str, Callable[[TrainedRun, Path], None]] = {"safetensors": _write_params, "jax": _write_function}
+FORMATS: dict[str, Callable[[Trained, Path], None]] = {"safetensors": _write_params, "jax": _write_function}
 """What can be written of a network, by name."""
 
 
-def _write_points(run: TrainedRun, folder: Path) -> None:
+def _write_points(run: Trained, folder: Path) -> None:
     """Write the first test points with the logits that the run's own network has there."""
     inputs, labels = (part[:_NUM_POINTS] for part in run.data.test)
-    step = jax.jit(lambda params, inputs, labels: run.problem.apply_fn(params, inputs))
+    step = jax.jit(lambda params, inputs, labels: run.apply_fn(params, inputs))
     batches = over_batches(step, run.params, inputs=inputs, labels=labels, batch_size=_BATCH_SIZE)
     points = {"inputs": inputs, "labels": labels, "logits": np.concatenate(list(batches))}
     (folder / "points.safetensors").write_bytes(save(points))

@@ -20,6 +20,9 @@ from jl1.errors import UserError
 SCHEMA = "jl1.result/1"
 """Changes when a field of result.json changes its meaning or goes."""
 
+EVALUATION_SCHEMA = "jl1.evaluation/1"
+"""The same for evaluation.json."""
+
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
@@ -105,7 +108,7 @@ def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
 
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
     """Write all rows of `jl1 evaluate`."""
-    return write_json(workdir / _EVALUATION, {"schema": SCHEMA, "accuracies": rows})
+    return write_json(workdir / _EVALUATION, {"schema": EVALUATION_SCHEMA, "accuracies": rows})
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:

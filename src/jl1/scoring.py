@@ -1,13 +1,13 @@
 """The figures of a trained network: accuracies under the attacks of the report, and norms of its Jacobian."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, LogitsFn, Params, PRNGKey, Scalar
-from jl1.attacks.fgsm import fgsm
-from jl1.attacks.pgd import pgd
+from jl1.array_types import ApplyFn, AttackFn, Params, PRNGKey
+from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
 from jl1.data import Split
 from jl1.evaluation import make_eval_step, make_penalty_step, over_batches
 from jl1.penalties import make_penalty
@@ -45,10 +45,6 @@ class _Column(NamedTuple):
     settings: dict[str, int]
 
 
-ATTACKS = ("clean", "fgsm", "pgd")
-"""Names of the attacks, as in result.json and in `jl1 evaluate --attacks`."""
-
-
 def score_accuracies(
     apply_fn: ApplyFn,
     params: Params,
@@ -56,7 +52,6 @@ def score_accuracies(
     points: Split | Examples,
     options: AttackOptions,
     key: PRNGKey,
-    attacks: Sequence[str] = ATTACKS,
     progress: ProgressFn = lambda *_: None,
 ) -> Iterator[Row]:
     """Measure the accuracy on every point, clean and under each attack and radius, one row after another.
@@ -67,13 +62,12 @@ def score_accuracies(
         points: All examples to measure on; none is dropped.
         options: Radii and the strength of the attacks.
         key: Fixes the random starts of PGD.
-        attacks: Which of `ATTACKS`.
         progress: Told after each batch.
 
     Yields:
         One row an accuracy.
     """
-    for column in _columns(options, attacks):
+    for column in _columns(options):
         step = make_eval_step(
             apply_fn, attack_fn=column.attack_fn, attack_predicted_labels=column.labels == "predicted"
         )
@@ -132,32 +126,15 @@ def score_norms(
     return means
 
 
-def _columns(options: AttackOptions, attacks: Sequence[str]) -> list[_Column]:
+def _columns(options: AttackOptions) -> list[_Column]:
     """List what is measured, the weakest attack first."""
-
-    def attack_by_fgsm(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
-        del key  # FGSM has no randomness
-        return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
-
-    def attack_by_pgd(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
-        return pgd(
-            logits_fn,
-            inputs,
-            labels=labels,
-            epsilon=epsilon,
-            key=key,
-            num_steps=options.pgd_steps,
-            num_restarts=options.pgd_restarts,
-        )
-
     strength = {"num_steps": options.pgd_steps, "num_restarts": options.pgd_restarts}
-    columns = [
+    return [
         _Column("clean", "true", None, {}),
         _Column("fgsm", "true", attack_by_fgsm, {}),
         _Column("fgsm", "predicted", attack_by_fgsm, {}),
-        _Column("pgd", "true", attack_by_pgd, strength),
+        _Column("pgd", "true", partial(attack_by_pgd, **strength), strength),
     ]
-    return [column for column in columns if column.attack in attacks]
 
 
 def _collect(batches: Iterator[np.ndarray], what: str, total: int, progress: ProgressFn) -> np.ndarray:

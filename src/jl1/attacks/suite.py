@@ -1,0 +1,116 @@
+"""Attacks by name, each as the stages of an ensemble, and the order that their accuracies must have."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from jl1.array_types import Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.attacks.apgd import apgd
+from jl1.attacks.ensemble import BUDGETS, Stage
+from jl1.attacks.fab import fab
+from jl1.attacks.fgsm import fgsm
+from jl1.attacks.noise import random_noise
+from jl1.attacks.norms import NormName
+from jl1.attacks.objectives import dlr, margin
+from jl1.attacks.pgd import pgd
+
+Suite = Mapping[str, Mapping[str, Stage]]
+"""Stages of each attack, by the attack's name."""
+
+_RANKS = {"noise": 0, "fgsm": 1, "pgd": 2, "pgd_margin": 2, "apgd_ce": 2, "apgd_dlr": 2, "standard": 3}
+_SLACK = 0.002  # of accuracy, for the luck of random starts
+
+
+def attack_by_fgsm(
+    logits_fn: LogitsFn,
+    inputs: Inputs,
+    *,
+    labels: Labels,
+    epsilon: Scalar,
+    key: PRNGKey,
+    norm: NormName = "linf",
+    **options: Any,
+) -> Inputs:
+    """Attack by FGSM, under the signature of all attacks."""
+    del key, norm  # it has no randomness, and is defined in L-infinity only
+    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon, **options)
+
+
+def attack_by_pgd(logits_fn: LogitsFn, inputs: Inputs, *, norm: NormName = "linf", **options: Any) -> Inputs:
+    """Attack by PGD, under the signature of all attacks."""
+    del norm  # L-infinity only
+    return pgd(logits_fn, inputs, **options)
+
+
+def make_suite(*, budget: str = "fast", pgd_steps: int = 100, pgd_restarts: int = 1) -> Suite:
+    """Make every named attack in L-infinity, the weakest first; `ensemble.standard_attack` runs them.
+
+    Args:
+        budget: Strength of `standard` and of the attacks in it: a name in `ensemble.BUDGETS`. An attack that the
+            budget leaves out has its full strength.
+        pgd_steps: Steps of a PGD restart, at least 1.
+        pgd_restarts: Random restarts of PGD, at least 1.
+
+    Returns:
+        Stages by name; none for `clean`. Keep the object: equal ones compile anew.
+
+    Raises:
+        KeyError: An unknown budget.
+    """
+    part = {**BUDGETS["full"], **BUDGETS[budget]}
+    pgd_fn = partial(attack_by_pgd, num_steps=pgd_steps, num_restarts=pgd_restarts)
+    num_steps = strength(part["apgd_ce"])["num_steps"]
+    single = {
+        "noise": Stage(partial(random_noise, num_draws=100)),
+        "fgsm": Stage(attack_by_fgsm),
+        "pgd": Stage(pgd_fn),
+        "pgd_margin": Stage(partial(pgd_fn, loss_fn=margin)),
+        "apgd_ce": part["apgd_ce"],
+        "apgd_dlr": Stage(partial(apgd, num_steps=num_steps, loss_fn=dlr)),
+        "apgd_t": part["apgd_t"],
+        "fab": Stage(partial(fab, num_steps=num_steps)),
+        "fab_t": part["fab_t"],
+        "square": part["square"],
+    }
+    return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
+
+
+def strength(stage: Stage) -> dict[str, Any]:
+    """Return what a stage's attack is set by, as plain types: its numbers and the names of its losses.
+
+    Example:
+        >>> strength(make_suite(pgd_steps=7)["pgd_margin"]["pgd_margin"])
+        {'num_steps': 7, 'num_restarts': 1, 'loss_fn': 'margin'}
+    """
+    settings = getattr(stage.attack_fn, "keywords", {})
+    plain = {name: getattr(value, "__name__", value) for name, value in settings.items()}
+    return plain | ({"num_targets": stage.num_targets} if stage.num_targets else {})
+
+
+ATTACKS = tuple(make_suite())
+"""Names of all attacks."""
+
+
+def order_violations(accuracies: Mapping[str, float]) -> Sequence[tuple[str, str]]:
+    """List the pairs (weaker, stronger) of attacks in which the stronger one leaves more accuracy.
+
+    noise >= FGSM >= PGD and APGD >= standard is expected, up to 0.2 points. Where it fails, gradients are masked or
+    an attack does not work.
+
+    Args:
+        accuracies: Accuracy by attack, all at one radius.
+
+    Returns:
+        Names of the pairs, none if the order holds.
+
+    Example:
+        >>> order_violations({"clean": 0.9, "noise": 0.9, "fgsm": 0.3, "pgd": 0.31})
+        [('fgsm', 'pgd')]
+    """
+    ranked = [name for name in accuracies if name in _RANKS]
+    return [
+        (weak, strong)
+        for weak in ranked
+        for strong in ranked
+        if _RANKS[weak] < _RANKS[strong] and accuracies[strong] > accuracies[weak] + _SLACK
+    ]
