@@ -39,15 +39,15 @@ def walk_on_a_line(net, *segments):
 def problem(name, activation="relu", dtype=jnp.float32, num_examples=5, convolution="library"):
     """A random network and segments of random length."""
     module = SequentialNet(HIDDEN[name], num_classes=3, activation=ACTIVATIONS[activation], convolution=convolution)
-    starts = jax.random.uniform(jax.random.key(1), (num_examples, 5, 6, 1), dtype)
-    steps = jax.random.uniform(jax.random.key(2), (num_examples, 1, 1, 1), dtype)
-    ends = starts + 5 * steps * jax.random.normal(jax.random.key(3), starts.shape, dtype)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), starts)["params"]
-    params = jax.tree.map(lambda leaf: 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, dtype), shapes)
-    return module, params, starts, ends
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(size=(num_examples, 5, 6, 1))
+    ends = starts + 5 * rng.uniform(size=(num_examples, 1, 1, 1)) * rng.normal(size=starts.shape)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), starts.astype(dtype))["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape), shapes)
+    return module, *jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, starts, ends))
 
 
-def sampled_norms(module, params, starts, ends, num_points=2000):
+def sampled_norms(module, params, starts, ends, num_points=5000):
     """||grad f_i||_1 by definition, at the middles of equal parts of every segment: (points, examples, outputs)."""
     apply_fn = make_apply_fn(module)
 
@@ -56,7 +56,7 @@ def sampled_norms(module, params, starts, ends, num_points=2000):
         jacobian = input_jacobian(lambda x: apply_fn(params, x[None])[0], starts + position * (ends - starts))
         return jnp.abs(jacobian).reshape(*jacobian.shape[:2], -1).sum(2)
 
-    return jax.lax.map(at, (jnp.arange(num_points) + 0.5) / num_points)
+    return jax.lax.map(at, (jnp.arange(num_points) + 0.5) / num_points, batch_size=1000)
 
 
 @pytest.mark.usefixtures("x64", "strict_dtypes")
@@ -122,7 +122,7 @@ def test_it_is_the_largest_of_many_samples_and_closes_the_integral(name, activat
     apply_fn = make_apply_fn(module)
     np.testing.assert_allclose(norms.change, apply_fn(params, ends) - apply_fn(params, starts), atol=1e-12)
     np.testing.assert_allclose(norms.integral, norms.change, atol=1e-10)
-    assert norms.num_pieces.max() > 10 if HIDDEN[name] else (norms.num_pieces == 1).all()
+    assert norms.num_pieces.max() > 5 if HIDDEN[name] else (norms.num_pieces == 1).all()
 
 
 @pytest.mark.usefixtures("x64")

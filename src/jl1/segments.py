@@ -95,7 +95,7 @@ def segment_gradient_norms(
     With r = max_j |x'_j - x_j|, Eq. 2 says |change| <= r * supremum. With the larger of `at_start` and `at_end`, which
     is what the paper argues from, it need not hold. Each piece costs a forward pass, a tangent pass and a reverse pass
     an output, for the whole batch until its last example arrives. Memory is that of one such pass, and grows with the
-    batch alone. Products are exact to the inputs' precision on accelerators too. Not jitted:
+    batch alone. Not jitted:
     `jax.jit(partial(segment_gradient_norms, module))`.
 
     Args:
@@ -120,15 +120,15 @@ def segment_gradient_norms(
         >>> params = {"layer_0": {"kernel": jnp.ones((1, 2)), "bias": jnp.array([-0.25, -0.5])},
         ...           "output": {"kernel": jnp.array([[4.0], [-4.0]]), "bias": jnp.zeros(1)}}
         >>> norms = segment_gradient_norms(module, params, starts=jnp.zeros((1, 1)), ends=jnp.ones((1, 1)))
-        >>> [float(value) for value in (norms.at_start, norms.supremum, norms.at_end, norms.change, norms.num_pieces)]
-        [0.0, 4.0, 0.0, 1.0, 3.0]
+        >>> [value.item() for value in (norms.at_start, norms.supremum, norms.at_end, norms.change, norms.num_pieces)]
+        [0.0, 4.0, 0.0, 1.0, 3]
     """
     if not has_closed_form(module):
         raise ValueError("only a SequentialNet with relu or leaky_relu is linear between breakpoints")
     if max_pieces < 1:
         raise ValueError(f"max_pieces={max_pieces}: must be at least 1")
     chex.assert_equal_shape([starts, ends])
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"):  # accelerators round products to three digits otherwise
         net_fn = partial(_network, module, params)
         weights = _output_weights(module.num_classes, labels, starts)
 
