@@ -36,9 +36,9 @@ _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 def summarise(norms: SegmentNorms, radius: np.ndarray) -> dict[str, Any]:
     """Count over the points with a complete walk and the outputs that are not constant."""
-    chosen = (norms.supremum > 0) & norms.is_complete[:, None]
+    chosen = np.asarray((norms.supremum > 0) & norms.is_complete[:, None])
     largest_end = np.maximum(norms.at_start, norms.at_end)
-    factors = (norms.supremum / np.maximum(largest_end, 1e-30))[chosen]
+    factors = np.asarray(norms.supremum / np.maximum(largest_end, 1e-30))[chosen]
     change, slack = np.abs(norms.change), 1e-5 * np.abs(norms.change).max()
     of_bound = (change / np.maximum(radius[:, None] * norms.supremum, 1e-30))[chosen]
     return {
@@ -95,7 +95,7 @@ def main() -> None:
             rows = slice(start, start + options.batch_size)
             margins = {} if of_margins is None else {"labels": of_margins[rows]}
             batches.append(jax.device_get(walk(params, starts=inputs[rows], ends=twins[rows], **margins)))
-        norms = SegmentNorms(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+        norms = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
         report[outputs] = {**summarise(norms, radius), "seconds": perf_counter() - began}
     print(json.dumps(report, indent=1))
 

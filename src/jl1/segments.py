@@ -10,8 +10,8 @@ one pass gives every pre-activation z and its speed z' along the segment. An act
 with z' > 0, arrives at zero after -z / z'; the first to arrive ends the piece, and it is switched. All that arrive
 together are switched together; if that turns another one around, it is switched back in a piece of no length.
 
-**It cannot stall.** No sign of a rounded z is ever asked for. A speed depends on the pattern of the layers before it
-alone, so an activation switches at most once while those stay: once on the whole segment in the first layer, and so on.
+**It cannot stall.** After the start no sign of a rounded z is asked for. A speed depends on the pattern of the layers
+before it alone, so while those stay an activation switches at most once: in the first layer, once on the whole segment.
 
 **Rounding.** Breakpoints closer to each other than `RESOLUTION` roundings of the segment's length may come in the wrong
 order, so the pieces between them do not count. The walk checks itself: its `integral` must be the network's change.
@@ -43,7 +43,8 @@ _OutputWeights = Float[Array, " outputs batch classes"]
 _Values = tuple[Logits, tuple[Float[Array, " batch ..."], ...]]
 """Logits, and what enters the activations of each layer."""
 
-_NetFn = Callable[[Inputs, Pattern | None], _Values]
+_NetFn = Callable[..., _Values]
+"""Inputs and a pattern, or None, to what they lead to."""
 
 
 class SegmentNorms(NamedTuple):
@@ -95,8 +96,7 @@ def segment_gradient_norms(
     With r = max_j |x'_j - x_j|, Eq. 2 says |change| <= r * supremum. With the larger of `at_start` and `at_end`, which
     is what the paper argues from, it need not hold. Each piece costs a forward pass, a tangent pass and a reverse pass
     an output, for the whole batch until its last example arrives. Memory is that of one such pass, and grows with the
-    batch alone. Not jitted:
-    `jax.jit(partial(segment_gradient_norms, module))`.
+    batch alone. Not jitted: `jax.jit(partial(segment_gradient_norms, module))`.
 
     Args:
         module: Network with `has_closed_form`: relu or leaky_relu between affine layers.
@@ -134,15 +134,15 @@ def segment_gradient_norms(
 
         def at_point(inputs: Inputs) -> tuple[Outputs, Outputs, Pattern]:
             logits, entering = net_fn(inputs, None)
-            norms = _gradient_norms(partial(net_fn, pattern=None), inputs, weights)
+            norms = _gradient_norms(net_fn, weights, inputs, None)
             return _outputs(weights, logits), norms, tuple(values > 0 for values in entering)
 
-        outputs, norms, patterns = jax.lax.map(at_point, jnp.stack([starts, ends]))
+        outputs, (at_start, at_end), patterns = jax.lax.map(at_point, jnp.stack([starts, ends]))
         walk = _Walk(
             position=jnp.zeros(len(starts), starts.dtype),
             pattern=tuple(layer[0] for layer in patterns),
-            supremum=jnp.maximum(*norms),
-            integral=jnp.zeros_like(norms[0]),
+            supremum=jnp.maximum(at_start, at_end),
+            integral=jnp.zeros_like(at_start),
             num_pieces=jnp.zeros(len(starts), jnp.int32),
             num_steps=jnp.zeros((), jnp.int32),
         )
@@ -152,7 +152,7 @@ def segment_gradient_norms(
             walk,
         )
     change, is_complete = outputs[1] - outputs[0], walk.position >= 1
-    return SegmentNorms(walk.supremum, *norms, change, walk.integral, walk.num_pieces, is_complete)
+    return SegmentNorms(walk.supremum, at_start, at_end, change, walk.integral, walk.num_pieces, is_complete)
 
 
 def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pattern | None) -> _Values:
@@ -172,14 +172,13 @@ def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pat
 def _next_piece(net_fn: _NetFn, weights: _OutputWeights, starts: Inputs, direction: Inputs, walk: _Walk) -> _Walk:
     """Measure the piece in which every example stands and move to its end; who has arrived stays, in no length."""
     points = starts + _per_example(walk.position, starts) * direction
-    affine_fn = partial(net_fn, pattern=walk.pattern)
-    (_, entering), (slopes, speeds) = jax.jvp(affine_fn, (points,), (direction,))
+    (_, entering), (slopes, speeds) = jax.jvp(partial(net_fn, pattern=walk.pattern), (points,), (direction,))
     arrivals = [_arrivals(*layer) for layer in zip(walk.pattern, entering, speeds, strict=True)]
     first = (jnp.min(layer.reshape(len(layer), -1), axis=1) for layer in arrivals)
     step = reduce(jnp.minimum, first, jnp.full_like(walk.position, jnp.inf))
     length = jnp.minimum(step, 1 - walk.position)
     counts = length > RESOLUTION * jnp.finfo(length.dtype).eps
-    norms = _gradient_norms(affine_fn, points, weights)
+    norms = _gradient_norms(net_fn, weights, points, walk.pattern)
     return _Walk(
         position=jnp.where(step > length, jnp.ones_like(step), walk.position + length),
         pattern=tuple(
@@ -199,9 +198,9 @@ def _arrivals(is_on: Array, entering: Array, speeds: Array) -> Array:
     return jnp.where(is_nearing, times, jnp.inf)
 
 
-def _gradient_norms(net_fn: Callable[[Inputs], _Values], inputs: Inputs, weights: _OutputWeights) -> Outputs:
+def _gradient_norms(net_fn: _NetFn, weights: _OutputWeights, inputs: Inputs, pattern: Pattern | None) -> Outputs:
     """Compute ||grad f_i||_1 of every output, one reverse pass at a time."""
-    _, pullback = jax.vjp(lambda points: net_fn(points)[0], inputs)
+    _, pullback = jax.vjp(lambda points: net_fn(points, pattern)[0], inputs)
     return jax.lax.map(lambda cotangent: entrywise_l1(pullback(cotangent)[0]), weights).T
 
 
