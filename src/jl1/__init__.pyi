@@ -70,6 +70,8 @@ from .penalties import make_change_penalty as make_change_penalty
 from .penalties import make_penalty as make_penalty
 from .robust_losses import adversarial_loss as adversarial_loss
 from .robust_losses import trades_loss as trades_loss
+from .segments import SegmentNorms as SegmentNorms
+from .segments import segment_gradient_norms as segment_gradient_norms
 from .training import Examples as Examples
 from .training import TrainState as TrainState
 from .training import create_train_state as create_train_state
