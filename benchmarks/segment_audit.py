@@ -11,6 +11,7 @@ out of question.
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,15 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jl1.array_types import Inputs
+from jl1.array_types import Params
 from jl1.attacks.fgsm import fgsm
-from jl1.checkpoints import Checkpoints
-from jl1.config_files import config_from_dict
+from jl1.experiment import load_run
 from jl1.models import make_apply_fn
-from jl1.problems import create_module, create_problem, load_data
-from jl1.records import read_config
+from jl1.problems import create_module
+from jl1.reporting import Reporter
 from jl1.segments import SegmentNorms, segment_gradient_norms
-from jl1.trainer import snapshot_template
 
 _FACTORS = (1.0001, 1.01, 1.1, 1.5)
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -59,15 +58,13 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     return {str(level): float(value) for level, value in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)}
 
 
-def open_run(workdir: Path) -> tuple[Any, Any, Inputs, Any]:
-    """Return the network, its parameters, and the test set of a finished run."""
-    config = config_from_dict(read_config(workdir))
-    data = load_data(config)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(snapshot_template(config, create_problem(config, data).state), print)
-    assert restored is not None, f"{workdir} has no checkpoint"
-    module = create_module(config, data.num_classes)
-    return module, restored.snapshot.state.params, jnp.asarray(data.test.inputs), jnp.asarray(data.test.labels)
+def walk_all(walk: Callable[..., SegmentNorms], params: Params, *batched: Any, batch_size: int) -> SegmentNorms:
+    """Walk all segments, a batch at a time."""
+    batches = []
+    for start in range(0, len(batched[0]), batch_size):
+        starts, ends, labels = (None if part is None else part[start : start + batch_size] for part in batched)
+        batches.append(jax.device_get(walk(params, starts=starts, ends=ends, labels=labels)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
 def main() -> None:
@@ -80,8 +77,9 @@ def main() -> None:
     parser.add_argument("--max_pieces", type=int, default=10_000)
     parser.add_argument("--float64", action="store_true")
     options = parser.parse_args()
-    module, params, inputs, labels = open_run(options.workdir)
-    inputs, labels = inputs[: options.num_points], labels[: options.num_points]
+    run = load_run(options.workdir, data_dir=None, reporter=Reporter())
+    module, params = create_module(run.config, run.data.num_classes), run.params
+    inputs, labels = (jnp.asarray(part[: options.num_points]) for part in run.data.test)
     twins = fgsm(partial(make_apply_fn(module), params), inputs, labels=labels, epsilon=options.epsilon)
     if options.float64:
         jax.config.update("jax_enable_x64", True)
@@ -90,12 +88,8 @@ def main() -> None:
     report: dict[str, Any] = {"command": sys.argv[1:], "points": len(inputs)}
     walk = jax.jit(partial(segment_gradient_norms, module, max_pieces=options.max_pieces))
     for outputs, of_margins in (("logits", None), ("margins", labels)):
-        began, batches = perf_counter(), []
-        for start in range(0, len(inputs), options.batch_size):
-            rows = slice(start, start + options.batch_size)
-            margins = {} if of_margins is None else {"labels": of_margins[rows]}
-            batches.append(jax.device_get(walk(params, starts=inputs[rows], ends=twins[rows], **margins)))
-        norms = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+        began = perf_counter()
+        norms = walk_all(walk, params, inputs, twins, of_margins, batch_size=options.batch_size)
         report[outputs] = {**summarise(norms, radius), "seconds": perf_counter() - began}
     print(json.dumps(report, indent=1))
 

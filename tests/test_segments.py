@@ -227,7 +227,7 @@ def test_examples_walk_alone_and_are_traced_once():
 
 def test_what_is_refused():
     module, params, starts, ends = problem("dense")
-    with pytest.raises(ValueError, match="only a SequentialNet with relu or leaky_relu"):
+    with pytest.raises(ValueError, match="only a network with relu or leaky_relu"):
         segment_gradient_norms(module.clone(activation=jnp.tanh), params, starts=starts, ends=ends)
     with pytest.raises(ValueError, match="max_pieces=0"):
         segment_gradient_norms(module, params, starts=starts, ends=ends, max_pieces=0)

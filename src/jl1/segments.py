@@ -22,17 +22,19 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import Inputs, Labels, Logits, Mask, Outputs, Params, PerExample
-from jl1.closed_form import has_closed_form
 from jl1.jacobian import entrywise_l1
 from jl1.models import SequentialNet
 
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""
+
+_PIECEWISE_LINEAR = (nn.relu, nn.leaky_relu)
 
 Pattern = tuple[Bool[Array, " batch ..."], ...]
 """Which activations are on, layer by layer."""
@@ -99,7 +101,7 @@ def segment_gradient_norms(
     batch alone. Not jitted: `jax.jit(partial(segment_gradient_norms, module))`.
 
     Args:
-        module: Network with `has_closed_form`: relu or leaky_relu between affine layers.
+        module: Network with relu or leaky_relu, whatever its layers.
         params: Its parameters.
         starts: The points x; float64 for more than six digits.
         ends: The points x', such as attacked ones.
@@ -123,12 +125,12 @@ def segment_gradient_norms(
         >>> [value.item() for value in (norms.at_start, norms.supremum, norms.at_end, norms.change, norms.num_pieces)]
         [0.0, 4.0, 0.0, 1.0, 3]
     """
-    if not has_closed_form(module):
-        raise ValueError("only a SequentialNet with relu or leaky_relu is linear between breakpoints")
+    if module.activation not in _PIECEWISE_LINEAR:
+        raise ValueError("only a network with relu or leaky_relu is linear between breakpoints")
     if max_pieces < 1:
         raise ValueError(f"max_pieces={max_pieces}: must be at least 1")
     chex.assert_equal_shape([starts, ends])
-    with jax.default_matmul_precision("highest"):  # accelerators round products to three digits otherwise
+    with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
         net_fn = partial(_network, module, params)
         weights = _output_weights(module.num_classes, labels, starts)
 
