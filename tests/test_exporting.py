@@ -84,7 +84,7 @@ def test_the_layout_says_what_the_network_is_and_where_it_comes_from(folder, wor
     config = json.dumps(layout["result"]["config"], sort_keys=True)
     assert layout["config_sha256"] == hashlib.sha256(config.encode()).hexdigest()
     named = {layer[part] for layer in layout["layers"] for part in ("kernel", "bias")}
-    assert named == set(load_file(folder / "model.safetensors"))
+    assert named == load_file(folder / "model.safetensors").keys()
 
 
 @pytest.mark.parametrize(
@@ -147,30 +147,29 @@ def _execute(code, cwd):
 
 
 def test_the_documented_way_back_into_jax_needs_no_jl1(folder, run):
-    output = _execute(IN_JAX + "\nprint(float(difference))\njnp.save('gradient.npy', gradient)", folder.parent)
-    assert float(output) < 1e-5
-    points, labels = jnp.asarray(run.data.test.inputs), jnp.asarray(run.data.test.labels)
+    _execute(IN_JAX + "\nassert difference < 1e-5\njnp.save('gradient.npy', gradient)", folder.parent)
+    points, labels = map(jnp.asarray, run.data.test)
     expected = jax.grad(lambda inputs: cross_entropy(run.apply_fn(run.params, inputs), labels).sum())(points)
     gradient = np.load(folder.parent / "gradient.npy")
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def _require(name):
-    """Skip where an optional library is not installed; nothing is imported into this process."""
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"needs {name}")
+def _needs(name):
+    """Mark what is skipped where an optional library is not installed; it is not imported into this process."""
+    return pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}")
 
 
-@pytest.mark.parametrize("name", ["torch", "torchattacks", "foolbox", "art"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=_needs(name)) for name in ("torch", "torchattacks", "foolbox", "art")]
+)
 def test_the_documented_ways_into_other_libraries(name, folder):
-    _require(name)
     shutil.copy(ROOT / "examples" / "load_in_torch.py", folder.parent)
     code = IN_TORCH + "\nassert difference < 1e-5\nadversarial = images\n"
     if name != "torch":
         (block,) = (block for block in WITH_LIBRARIES if f"import {name}\n" in block or f"from {name}." in block)
         code += f"images, labels = images[:50], labels[:50]\n{block}"
-    code += "\nprint(float((model(adversarial).argmax(1) == labels).float().mean()))"
-    code += "\nprint(float((adversarial - images).abs().max()))"
+    code += "\nprint((model(adversarial).argmax(1) == labels).float().mean().item())"
+    code += "\nprint((adversarial - images).abs().max().item())"
     accuracy, distance = map(float, _execute(code, folder.parent).split())
     if name == "torch":
         layout = json.loads((folder / "model.json").read_text())
@@ -198,37 +197,34 @@ def _write_by_hand(folder, module, activation, shape):
     arrays = {f"{layer}/{part}": np.asarray(params[layer][part]) for layer in params for part in params[layer]}
     logits = np.asarray(jax.jit(module.apply)({"params": params}, inputs))
     points = {"inputs": np.asarray(inputs), "labels": np.zeros(5, np.int32), "logits": logits}
-    layers = describe_layers(module, shape, activation=activation)
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(save(arrays))
     (folder / "points.safetensors").write_bytes(save(points))
-    (folder / "model.json").write_text(json.dumps({"layers": layers}))
+    (folder / "model.json").write_text(json.dumps({"layers": describe_layers(module, shape, activation=activation)}))
 
 
+@_needs("torch")
 @pytest.mark.usefixtures("quick_compile")
 def test_pytorch_computes_the_same_logits(tmp_path):
-    _require("torch")
     shutil.copy(ROOT / "examples" / "load_in_torch.py", tmp_path)
     for name, network in IMAGES.items():
         _write_by_hand(tmp_path / name, *network)
     code = f"from load_in_torch import main\nfor name in {list(IMAGES)}: main(name)"
     lines = _execute(code, tmp_path).splitlines()
     for name, line in zip(IMAGES, lines, strict=True):
-        difference = float(re.search(r"from jl1 (\S+),", line)[1])
-        assert difference < 1e-5, name
+        assert float(re.search(r"from jl1 (\S+),", line)[1]) < 1e-5, name
 
 
 def test_the_command_writes_what_is_asked_for_and_says_so(workdir, tmp_path, capsys):
     arguments = ["export", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'out'}"]
     assert main([*arguments, "--format=safetensors"]) == 0
-    written = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
-    assert written == FILES[1:]
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == FILES[1:]
     printed = capsys.readouterr().out
-    assert all(name in printed for name in written)
+    assert all(name in printed for name in FILES[1:])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
     assert main(arguments) == 2
     assert "exists and is left as it is" in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == written
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == FILES[1:]
 
 
 def test_a_run_without_a_result_is_refused(workdir, tmp_path):
