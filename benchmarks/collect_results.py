@@ -27,7 +27,9 @@ def rows_of(workdir: Path) -> list[dict[str, object]]:
         "model": config["model"]["name"],
         **{key: config["penalty"][key] for key in ("outputs", "scale", "lam")},
         "penalty": config["penalty"]["name"],
+        "method": _method(config["adversarial"]),
         "train_epsilon": config["adversarial"]["epsilon"],
+        "warmup_epochs": config["adversarial"].get("warmup_epochs", 0),
         "seed": result["seed"],
         "num_epochs": result["num_epochs"],
         "l1_norm_logits": round(result["l1_jacobian_norm"]["logits"], 3),
@@ -43,19 +45,30 @@ def table_of(rows: pd.DataFrame) -> str:
     """Return a Markdown table of mean +- standard deviation in percent: attacks down, settings across."""
     cells = rows.assign(column=rows.apply(_column, axis=1), line=rows.apply(_line, axis=1))
     cells = cells.groupby(["line", "column"], sort=False)["accuracy"].agg(["mean", "std", "size"])
-    text = cells.apply(
-        lambda cell: f"{100 * cell['mean']:.2f} +- {100 * cell['std']:.2f} (n={cell['size']:.0f})", axis=1
-    )
-    table = text.unstack("column", fill_value="missing", sort=False)
+    table = cells.apply(_cell, axis=1).unstack("column", fill_value="missing", sort=False)
     head = ["attack", *table.columns]
     lines = [head, ["---"] * len(head), *([line, *table.loc[line]] for line in table.index)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _method(adversarial: dict[str, Any]) -> str:
+    """Name the way of robust training; runs of older versions know only one."""
+    method = adversarial.get("method", "twins")
+    return method if method == "twins" else f"{method}-{adversarial['num_steps']}"
+
+
+def _cell(cell: Any) -> str:
+    """Write mean +- standard deviation, which one seed does not have."""
+    spread = f" +- {100 * cell['std']:.2f}" if cell["size"] > 1 else ""
+    return f"{100 * cell['mean']:.2f}{spread} (n={cell['size']:.0f})"
+
+
 def _column(row: Any) -> str:
     """Name the settings of a run."""
     penalty = f"lambda {row['lam']:g} on {row['outputs']}, {row['scale']}" if row["lam"] > 0 else "lambda 0"
-    return f"{row['model']}, {penalty}" + (f", twins {row['train_epsilon']:g}" if row["train_epsilon"] > 0 else "")
+    warmup = f", warm-up {row['warmup_epochs']:g}" if row.get("warmup_epochs", 0) else ""
+    attack = f", {row.get('method', 'twins')} {row['train_epsilon']:g}{warmup}" if row["train_epsilon"] > 0 else ""
+    return f"{row['model']}, {penalty}{attack}"
 
 
 def _line(row: Any) -> str:

@@ -3,10 +3,10 @@
 Paper:    none of these is in it. pgd: Madry et al. 2018, arXiv:1706.06083; trades: Zhang et al. 2019,
           arXiv:1901.08573; fgsm_rs: Wong, Rice, Kolter 2020, arXiv:2001.03994. As there: no label smoothing; pgd and
           fgsm_rs train on the attacked points alone. Not as there: network, radius, ten steps, Adam at 1e-3.
-Expected: not measured yet.
-Time:     not measured yet.
+Expected: seed 0: pgd 98.40 clean, 89.68 under PGD-20 0.1; trades 97.17, 89.53; fgsm_rs 98.45, 88.11 (docs/results.md).
+Time:     not measured on a free machine; a step of pgd takes 18 ms of one core (AVX-512), and an epoch has 430.
 Command:  jl1 train --config=robust:pgd --config.data.dir=DIR
-          (at epsilon 0.3 add --config.adversarial.warmup_epochs=5: without it model C may learn nothing)
+          (at epsilon 0.3 add --config.adversarial.warmup_epochs=2: without it model C learnt nothing in two epochs)
 """
 
 from jl1.config import Config, default_config

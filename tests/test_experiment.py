@@ -11,7 +11,7 @@ from quick import final_params, quick_config, same_bits
 
 from jl1 import objective, records
 from jl1.attacks.fgsm import fgsm_random_start
-from jl1.data import load_dataset
+from jl1.data import epoch_indices, load_dataset
 from jl1.errors import UserError
 from jl1.experiment import evaluate_run, train_and_evaluate
 from jl1.penalties import ESTIMATORS
@@ -156,6 +156,14 @@ def test_an_interruption_within_the_warmup_of_epsilon_changes_no_bit(tmp_path):
     config.adversarial.warmup_epochs = 0
     train_and_evaluate(config, tmp_path / "at_once")
     assert not same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "at_once"))
+
+
+def test_the_warmup_ends_with_the_last_step_of_its_last_epoch():
+    config = quick_config(adversarial__epsilon=0.1, adversarial__warmup_epochs=2, training__batch_size=300)
+    data = load_dataset("mnist_5k")
+    given = create_problem(config, data).hyperparameters
+    assert given.warmup_steps == 2 * len(epoch_indices(len(data.train.labels), 300, seed=0, epoch=1))
+    assert float(given.epsilon) == float(np.float32(0.1))
 
 
 def test_an_interruption_before_the_first_epoch_says_so(tmp_path):

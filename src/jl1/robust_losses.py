@@ -70,7 +70,7 @@ def trades_loss(
     attack_fn: Callable[..., Inputs] = kl_ascent,
     key: PRNGKey | None = None,
 ) -> LossTerms:
-    """Compute L(f(x), y) + beta max_x' KL(f(x) || f(x')) + lambda penalty(f, x) (TRADES, Eq. 5 of the reference).
+    """Compute L(f(x), y) + beta max_x' KL(f(x) || f(x')) + lambda penalty(f, x) (TRADES, Algorithm 1 of the reference).
 
     It is Eq. 3 with the first two terms in place of L. The maximiser x' is a constant; the divergence is
     differentiated at both of its points, as in the reference's code.
