@@ -23,11 +23,10 @@ import numpy as np
 
 from jl1.array_types import Params
 from jl1.attacks.fgsm import fgsm
-from jl1.experiment import load_run
 from jl1.models import make_apply_fn
 from jl1.problems import create_module
-from jl1.reporting import Reporter
 from jl1.segments import SegmentNorms, segment_gradient_norms
+from jl1.trained import load_trained
 
 _FACTORS = (1.0001, 1.01, 1.1, 1.5)
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--max_pieces", type=int, default=10_000)
     parser.add_argument("--float64", action="store_true")
     options = parser.parse_args()
-    run = load_run(options.workdir, data_dir=None, reporter=Reporter())
+    run = load_trained(options.workdir)
     module, params = create_module(run.config, run.data.num_classes), run.params
     inputs, labels = (jnp.asarray(part[: options.num_points]) for part in run.data.test)
     twins = fgsm(partial(make_apply_fn(module), params), inputs, labels=labels, epsilon=options.epsilon)
