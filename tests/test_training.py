@@ -53,7 +53,7 @@ def defended_terms(logits_fn, inputs, *, labels, lam, epsilon, key):
 
 
 def hyperparameters(lam=0.0, epsilon=0.0, seed=0):
-    return Hyperparameters(jnp.float32(lam), jnp.float32(epsilon), jax.random.key(seed), jnp.int32(1))
+    return Hyperparameters(jnp.float32(lam), jnp.float32(epsilon), jax.random.key(seed), jnp.int32(1), jnp.int32(0))
 
 
 def new_state(step=0):
