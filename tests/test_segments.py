@@ -96,6 +96,13 @@ def test_breakpoints_at_the_same_place_are_one():
     assert from_the_kink == [2, 0, 2, 1, 1, 1, True]  # slope 0 at the kink itself
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_slope_at_an_end_that_is_a_kink_counts():
+    # 5 (x + 1)+ - 5 (x)+ + 5 (-x)+ is constant on both sides of 0, where the last two have slope 0
+    net = on_a_line([5, -5, 5], [-1.0, 0.0, 0.0], first_kernel=[1.0, 1.0, -1.0])
+    assert walk_on_a_line(net, (0.0, 1.0), (-0.5, 0.0)) == [[5, 5, 0, 0, 0, 1, True], [5, 0, 5, 0, 0, 1, True]]
+
+
 @pytest.mark.usefixtures("x64", "strict_dtypes")
 def test_an_activation_that_another_one_turns_around():
     # h = (x)+ - 2 (x - 0.5)+ rises to its tip at 0.5, where the second layer's (h - 0.5)+ only touches zero
