@@ -1,9 +1,9 @@
 """How exactly matrix products and convolutions are computed: float32, or less for speed where a user asks for it.
 
 Measured with the closed form on one AVX-512 core (first step of models A, B, C, batch 128, lambda 50, mean): bfloat16
-is 1.2 to 1.4 times as fast on C, hardly faster on A and slower on B, and the gradient is off by 0.06 (C), 0.07 (A) and 0.1
-(B) of its length, since the signs of small entries of the Jacobian flip (benchmarks/precision.py). A CPU has no tf32 and
-computes float32 instead; outside the closed form it knows no bfloat16 either.
+is 1.2 to 1.4 times as fast on C, hardly faster on A and slower on B, and the gradient is off by 0.06 (C), 0.07 (A) and
+0.1 (B) of its length, since the signs of small entries of the Jacobian flip (benchmarks/precision.py). A CPU has no
+tf32 and computes float32 instead; outside the closed form it knows no bfloat16 either.
 """
 
 from collections.abc import Callable, Mapping
