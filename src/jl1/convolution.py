@@ -10,6 +10,7 @@ knows this, and every transformation (forward and reverse mode to any order, vma
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,6 +71,12 @@ def patch_convolution(
         layout = {"dimension_numbers": dimension_numbers, "feature_group_count": feature_group_count}
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **dilations, **layout, **options)
     geometry = {"window": rhs.shape[0], "stride": window_strides[0], "padding": padding}
+    return _by_blocks(lhs, rhs, precision=options.get("precision"), block_bytes=_BLOCK_BYTES, **geometry)
+
+
+@partial(jax.jit, static_argnames=("precision", "block_bytes", "window", "stride", "padding"))
+def _by_blocks(lhs: Array, rhs: Array, *, precision: Any, block_bytes: int, **geometry: Any) -> Array:
+    """Convolve a block of images at a time; jitted, so that calls outside of any jit compile once too."""
     _, *image_shape = lhs.shape
     patches = make_patches(tuple(image_shape), **geometry)
     matrix = rhs.reshape(-1, rhs.shape[-1])
@@ -77,11 +84,11 @@ def patch_convolution(
     @jax.checkpoint
     def block(images: Array) -> Array:
         gathered = _gather.bind(images, image_shape=images.shape[1:], **geometry)
-        product = jnp.matmul(gathered, matrix, precision=options.get("precision"))
+        product = jnp.matmul(gathered, matrix, precision=precision)
         return product.reshape(len(images), *patches.output_shape, rhs.shape[-1])
 
     bytes_per_image = math.prod(patches.output_shape) * patches.num_columns * lhs.dtype.itemsize
-    size = max(1, min(len(lhs), _BLOCK_BYTES // bytes_per_image))
+    size = max(1, min(len(lhs), block_bytes // bytes_per_image))
     missing = -len(lhs) % size
     blocks = jnp.pad(lhs, ((0, missing), (0, 0), (0, 0), (0, 0))).reshape(-1, size, *lhs.shape[1:])
     outputs = jax.lax.map(block, blocks)
@@ -107,7 +114,7 @@ def _linear_primitive(name: str, operation: Callable[[Patches], Callable[[Array]
         result = primitive.bind(values.reshape(-1, *values.shape[2:]), **geometry)
         return result.reshape(len(values), -1, *result.shape[1:]), 0
 
-    primitive.def_impl(lambda values, **geometry: jax.jit(lambda array: apply(array, **geometry))(values))
+    primitive.def_impl(jax.jit(apply, static_argnames=("image_shape", "window", "stride", "padding")))
     primitive.def_abstract_eval(abstract)
     batching.primitive_batchers[primitive] = batched
     mlir.register_lowering(primitive, mlir.lower_fun(apply, multiple_results=False))
