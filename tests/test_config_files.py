@@ -12,12 +12,12 @@ from jl1.config_files import (
     config_folder,
     config_from_dict,
     config_to_dict,
-    differences,
     field_names,
     load_config,
     run_name,
 )
 from jl1.errors import UserError
+from jl1.stored_configs import differences
 
 ALL_CONFIGS = [
     *(path.stem for path in sorted(config_folder().glob("*.py"))),

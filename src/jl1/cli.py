@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 
 from jl1.bench.bench_record import BenchRecord
-from jl1.bench.report import LEGEND, as_rich, lay_out_all, write_report
+from jl1.bench.report import LEGEND, lay_out_all, write_report
 from jl1.bench.studies import run_studies
 from jl1.cli_flags import (
     bench_options,
@@ -34,6 +34,7 @@ from jl1.errors import UserError
 from jl1.evaluator import evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.exporting import FORMATS, export_run
+from jl1.text_tables import as_rich
 from jl1.trainer import InterruptedEarlyError
 
 _HELP = ("help", "-h", "--help")

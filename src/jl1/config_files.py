@@ -1,7 +1,6 @@
-"""Config files by name or path, and configs as plain JSON types, as they are stored and compared."""
+"""Config files by name or path, and configs as plain JSON types, as they are stored."""
 
 import difflib
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jl1.config import Config, default_config
 from jl1.errors import UserError
+from jl1.stored_configs import config_digest
 
 
 def config_folder() -> Path:
@@ -112,23 +112,6 @@ def run_name(config: Config) -> str:
         method = {"twins": "fgsm"}.get(config.adversarial.method, config.adversarial.method)
         parts.append(f"{method}{config.adversarial.epsilon:g}")
     return "-".join([*parts, f"seed{config.seed}", config_digest(config_to_dict(config))[:6]])
-
-
-def config_digest(stored: dict[str, Any]) -> str:
-    """Hash a config as it is stored, in hexadecimal."""
-    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
-
-
-def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "config") -> list[str]:
-    """List the fields in which two stored configs differ, as `field: one -> other`."""
-    found = []
-    for key in sorted({*one, *other}):
-        mine, theirs = one.get(key), other.get(key)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            found += differences(mine, theirs, f"{prefix}.{key}")
-        elif mine != theirs:
-            found.append(f"{prefix}.{key}: {mine!r} -> {theirs!r}")
-    return found
 
 
 def _with_tuples(stored: Any) -> Any:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jl1.attack_names import attack_name
 from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
@@ -130,19 +131,10 @@ def accuracy_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(f"epsilon {epsilon:g}" if epsilon else "no attack", justify="right")
     cells: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
-        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
+        cells.setdefault((attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
     for (attack, labels), by_epsilon in cells.items():
         table.add_row(attack, labels, *(by_epsilon.get(epsilon, "") for epsilon in epsilons))
     return table
-
-
-def _attack_name(row: dict[str, Any]) -> str:
-    """Write an attack with its strength, such as pgd-100 x 10."""
-    if "budget" in row:
-        return f"{row['attack']} ({row['budget']})"
-    size = next((f"-{row[name]}" for name in ("num_steps", "num_queries", "num_draws") if name in row), "")
-    times = max(row.get("num_restarts", 1), row.get("num_targets", 1))
-    return f"{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}"
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ from safetensors.numpy import save
 
 from jl1 import records
 from jl1.array_types import LogitsFn
-from jl1.config_files import config_digest
 from jl1.errors import UserError
 from jl1.evaluation import over_batches
 from jl1.layouts import describe_layers
 from jl1.models import make_apply_fn
 from jl1.problems import create_module
 from jl1.reporting import Reporter
+from jl1.stored_configs import config_digest
 from jl1.trained import Trained, load_trained
 
 SCHEMA = "jl1.export/1"

@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jl1.config_files import differences
 from jl1.errors import UserError
+from jl1.stored_configs import differences
 
 SCHEMA = "jl1.result/1"
 """Changes when a field of result.json changes its meaning or goes."""

@@ -1,13 +1,12 @@
 """The figures of bench.json as tables, for the terminal and as Markdown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table as RichTable
-
+from jl1 import text_tables
 from jl1.bench.bench_record import BENCH_FILE, BenchRecord, Table, milliseconds
 from jl1.bench.picture import can_draw, draw, drawn_tables
+from jl1.text_tables import Layout
 
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "median_ms": ("ms", milliseconds),
@@ -32,22 +31,6 @@ LEGEND = (
     "MB the temporary memory of the compiled program, error that of the gradient against the closed form's, of peak "
     "the operations of the exact step over what the same run's float32 matrix product would do in that time."
 )
-
-
-class Layout(NamedTuple):
-    """A table as text.
-
-    Attributes:
-        title: What it is of.
-        header: The first row.
-        lines: The other rows.
-        below: Lines below it.
-    """
-
-    title: str
-    header: list[str]
-    lines: list[list[str]]
-    below: list[str]
 
 
 def lay_out_all(tables: Sequence[Table]) -> list[Layout]:
@@ -86,16 +69,6 @@ def _lay_out_scaling(model: str, tables: Sequence[Table]) -> Layout:
     return Layout(f"scaling, model {model}: ms (MB)", ["setup", *forms], lines, [])
 
 
-def as_rich(layout: Layout) -> RichTable:
-    """Lay a table out for the terminal."""
-    rich = RichTable(title=layout.title, title_justify="left", box=SIMPLE, pad_edge=False)
-    for index, name in enumerate(layout.header):
-        rich.add_column(name, justify="right" if index else "left", no_wrap=not index)
-    for line in layout.lines:
-        rich.add_row(*line)
-    return rich
-
-
 def as_markdown(content: Mapping[str, Any]) -> str:
     """Write all tables, with the command and the machine."""
     machine = content["machine"]
@@ -107,9 +80,7 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         LEGEND,
     ]
     for layout in lay_out_all(content["tables"]):
-        alignment = ["---", *["---:"] * (len(layout.header) - 1)]
-        lines = [_markdown_row(line) for line in (layout.header, alignment, *layout.lines)]
-        parts += [f"## {layout.title}", "\n".join(lines), *layout.below]
+        parts += [f"## {layout.title}", text_tables.as_markdown(layout), *layout.below]
     return "\n\n".join(parts) + "\n"
 
 
@@ -123,11 +94,6 @@ def write_report(record: BenchRecord) -> str:
         return f"files: {', '.join(map(str, paths))} (a picture needs matplotlib: pip install 'jl1[plots]')"
     draw(record.content, record.folder / "bench.png")
     return f"files: {', '.join(map(str, [*paths, record.folder / 'bench.png']))}"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    """Write one row."""
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(field: str, row: Mapping[str, Any]) -> str:

@@ -1,0 +1,182 @@
+"""From tidy rows to the cells of a table: statistics over seeds, tests against lambda 0, the paper's numbers."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jl1.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
+from jl1.results import FINISHED, ON_THE_WAY
+from jl1.run_settings import SETTING_COLUMNS
+from jl1.summaries import Trend, holm, standard_error_of_difference, summarise, trend, welch_p
+
+GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
+"""What networks have in common that are set side by side: all but the penalty and the seed."""
+
+PENALTY_COLUMNS = ("penalty", "outputs", "scale", "lam")
+"""What is compared within a group."""
+
+MEASURE_COLUMNS = ("at_epoch", "epsilon", "attack", "strength", "labels", "points", "rule", "num_examples")
+"""What tells one measured quantity of a network from another; `at_epoch` 0 is the end of the training."""
+
+_KEYS = [*GROUP_COLUMNS, *PENALTY_COLUMNS, *MEASURE_COLUMNS]
+
+
+class Cells(NamedTuple):
+    """A table before it is laid out.
+
+    Attributes:
+        cells: One a network and measure; accuracies are fractions.
+        values: The rows that were counted, with `at_epoch`.
+        notes: What was not counted, and why.
+        num_tests: How many p-values Holm's correction is over.
+    """
+
+    cells: pd.DataFrame
+    values: pd.DataFrame
+    notes: list[str]
+    num_tests: int
+
+
+def make_cells(rows: pd.DataFrame, paper: pd.DataFrame) -> Cells:
+    """Summarise tidy rows over seeds.
+
+    Args:
+        rows: As `results.read_results` returns them.
+        paper: As `paper_numbers` returns them.
+
+    Returns:
+        The cells. `n` of `num_expected` seeds are there; `p` is Welch's test against lambda 0 of the same group and
+        measure, `p_holm` corrected over all cells; `in_standard_errors` is the difference to the paper's mean over its
+        standard error, both sides' spread in it. What cannot be computed is NaN.
+    """
+    values, notes = _counted(rows)
+    expected = rows.groupby([*SETTING_COLUMNS], sort=False)["seed"].nunique().rename("num_expected")
+    by_cell = {key: group["accuracy"].to_numpy() for key, group in values.groupby(_KEYS, sort=False)}
+    keys = _all_keys(expected.reset_index(), values)
+    cells = pd.DataFrame([_cell(key, by_cell) for key in keys.itertuples(index=False, name=None)], columns=_columns())
+    cells["p_holm"] = holm(cells["p"].tolist())
+    cells = cells.merge(expected.reset_index(), on=[*SETTING_COLUMNS], how="left")
+    cells = cells.merge(_mean_seconds(values), on=[*SETTING_COLUMNS], how="left")
+    notes += _without_figures(expected.reset_index(), values)
+    cells = _beside_paper(cells, paper).sort_values(_KEYS, kind="stable", ignore_index=True)
+    return Cells(cells, values, notes, int(cells["p"].notna().sum()))
+
+
+def trends(group: pd.DataFrame, values: pd.DataFrame) -> list[tuple[tuple[Any, ...], tuple[Any, ...], Trend]]:
+    """Test for each penalty and measure of a group whether accuracy goes along with lambda.
+
+    Args:
+        group: Cells of one group.
+        values: The counted rows of the same group.
+
+    Returns:
+        Penalty (name, outputs, scale), measure (`MEASURE_COLUMNS`) and trend, where there is a test. Lambda 0 belongs
+        to every penalty.
+    """
+    found = []
+    ways = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
+    measured = {_tuple(key): part for key, part in values.groupby([*MEASURE_COLUMNS], sort=True)}
+    for way in ways.itertuples(index=False, name=None):
+        for measure, part in measured.items():
+            chosen = (part["lam"] == 0) | (part[["penalty", "outputs", "scale"]] == list(way)).all(axis=1)
+            result = trend(part.loc[chosen, "lam"].tolist(), part.loc[chosen, "accuracy"].tolist())
+            if result is not None:
+                found.append((way, measure, result))
+    return found
+
+
+def _counted(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows that count, each seed once, and say what does not."""
+    rows = rows.assign(at_epoch=rows["epoch"].where(rows["when"] == ON_THE_WAY, 0.0).fillna(0.0))
+    measured = rows[rows["accuracy"].notna()]
+    counted = measured[measured["status"] == FINISHED]
+    notes = [f"interrupted, not in any mean: {name}" for name in _runs(measured[measured["status"] != FINISHED])]
+    once = counted.drop_duplicates([*_KEYS, "seed"])
+    kept = once[[*_KEYS, "seed", "accuracy", "run"]]
+    repeated = counted.drop(once.index).merge(kept, on=[*_KEYS, "seed"], suffixes=("", "_kept"))
+    differs = repeated["accuracy"] != repeated["accuracy_kept"]
+    copies, others = _runs(repeated[~differs & (repeated["run"] != repeated["run_kept"])]), _runs(repeated[differs])
+    if copies:
+        notes.append(f"the same settings, seed and accuracies as another run, counted once: {', '.join(copies)}")
+    if others:
+        notes.append(f"other accuracies of the same settings and seed, the first run by name counts: {', '.join(others)}")
+    return once, notes
+
+
+def _runs(rows: pd.DataFrame) -> list[str]:
+    """List the runs of some rows."""
+    return sorted(set(rows["run"]))
+
+
+def _all_keys(settings: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """Return every network of a group with every measure that one of them has."""
+    measures = values[[*GROUP_COLUMNS, *MEASURE_COLUMNS]].drop_duplicates()
+    return settings.drop(columns="num_expected").merge(measures, on=[*GROUP_COLUMNS], how="inner")[_KEYS]
+
+
+def _without_figures(settings: pd.DataFrame, values: pd.DataFrame) -> list[str]:
+    """Name the groups that have no figure at all."""
+    names = [*GROUP_COLUMNS]
+    bare = settings.groupby(names, sort=True)["num_expected"].sum().reset_index()
+    bare = bare.merge(values[names].drop_duplicates(), on=names, how="left", indicator=True)
+    bare = bare[bare["_merge"] == "left_only"]
+    return [
+        f"no figure yet of {group.dataset}, model {group.model}, {group.method or 'no'} adversarial training "
+        f"{group.train_epsilon:g}: 0/{group.num_expected} runs"
+        for group in bare.itertuples(index=False)
+    ]
+
+
+def _mean_seconds(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds of training of each network, mean over its runs."""
+    runs = values.drop_duplicates([*SETTING_COLUMNS, "seed"])
+    return runs.groupby([*SETTING_COLUMNS], sort=False)["train_seconds"].mean().reset_index()
+
+
+def _columns() -> list[str]:
+    """List what `_cell` computes."""
+    return [*_KEYS, "n", "mean", "std", "low", "high", "minus_baseline", "p"]
+
+
+def _cell(key: tuple[Any, ...], by_cell: dict[Hashable, np.ndarray]) -> tuple[Any, ...]:
+    """Summarise one cell, and test it against the one of lambda 0."""
+    values = by_cell.get(key, np.empty(0))
+    summary = summarise(values.tolist())
+    start, end = len(GROUP_COLUMNS), len(GROUP_COLUMNS) + len(PENALTY_COLUMNS)
+    baseline = by_cell.get((*key[:start], "none", "", "", 0.0, *key[end:]))
+    if key[end - 1] == 0 or baseline is None or not len(values):
+        return (*key, *summary, np.nan, np.nan)
+    return (*key, *summary, summary.mean - float(baseline.mean()), welch_p(values.tolist(), baseline.tolist()))
+
+
+def _beside_paper(cells: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Add the paper's numbers to the cells that measure the same."""
+    cells = cells.merge(paper, on=[*PAPER_KEYS], how="left")
+    same = (
+        (cells["dataset"] == "mnist")
+        & (cells["points"] == "test")
+        & (cells["num_examples"] == NUM_EXAMPLES)
+        & (cells["labels"] == "true")
+        & (cells["rule"] == "attacked")
+        & (cells["warmup_epochs"] == 0)
+    )
+    cells[["paper_mean", "paper_std"]] = cells[["paper_mean", "paper_std"]].astype(float).where(same)
+    cells["paper_table"] = cells["paper_table"].where(same).fillna("")
+    cells["minus_paper"] = cells["mean"] - cells["paper_mean"]
+    errors = [_standard_error(cell) for cell in cells.itertuples(index=False)]
+    cells["in_standard_errors"] = cells["minus_paper"] / pd.Series(errors, dtype=float).where(lambda error: error > 0)
+    return cells
+
+
+def _standard_error(cell: Any) -> float:
+    """Return the standard error of the difference to the paper; NaN with one seed."""
+    if not cell.n:
+        return np.nan
+    return standard_error_of_difference((cell.std, cell.n), (cell.paper_std, NUM_REPEATS))
+
+
+def _tuple(key: Hashable | Sequence[Any]) -> tuple[Any, ...]:
+    """Return the key of a group as a tuple."""
+    return tuple(key) if isinstance(key, tuple) else (key,)

@@ -1,0 +1,245 @@
+"""The figures of many runs as tidy rows, one a run, attack and radius: from their folders, or from a CSV of such rows.
+
+Reads no parameters and imports no JAX. Whatever cannot be read is named and left out. docs/tables.md lists the columns.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from jl1 import records
+from jl1.attack_names import full_attack_name
+from jl1.errors import UserError
+from jl1.run_settings import SETTING_COLUMNS, run_settings, settings_digests
+from jl1.sweep_files import expected_runs
+
+FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
+"""`status` of a row: counted, left out of means, and without a figure."""
+
+FINAL, ON_THE_WAY = "final", "on the way"
+"""`when` of a row: measured on the weights that the run ended with, or on earlier ones."""
+
+FIGURE_COLUMNS = ("epoch", "when", "attack", "strength", "epsilon", "labels", "points", "rule", "num_examples")
+_RUN_COLUMNS = ("train_seconds", "l1_norm_logits", "l1_norm_probs", "gradient_form", "jax", "commit", "machine")
+COLUMNS = (
+    *SETTING_COLUMNS,
+    "seed",
+    "status",
+    "num_epochs",
+    *FIGURE_COLUMNS,
+    "accuracy",
+    "interval_low",
+    "interval_high",
+    *_RUN_COLUMNS,
+    "run",
+)
+"""Of the tidy rows, in this order."""
+
+_NUMBERS = {
+    *("lam", "train_epsilon", "warmup_epochs", "num_epochs", "epoch", "epsilon", "num_examples", "accuracy"),
+    *("interval_low", "interval_high", "train_seconds", "l1_norm_logits", "l1_norm_probs"),
+}
+_REQUIRED = {"dataset", "model", "lam", "seed", "attack", "epsilon", "accuracy", "num_examples"}
+_DEFAULTS = {"status": FINISHED, "when": FINAL, "labels": "true", "points": "test", "rule": "attacked"}
+_ZERO = ("lam", "train_epsilon", "warmup_epochs", "epsilon", "num_examples")  # part of what is grouped by
+
+
+class Results(NamedTuple):
+    """What was found.
+
+    Attributes:
+        rows: Tidy rows, with `COLUMNS`.
+        notes: What was left out, and why.
+        configs: A config for each value of the column `settings`.
+        workdirs: Folders of the runs that have rows, by the column `run`.
+    """
+
+    rows: pd.DataFrame
+    notes: list[str]
+    configs: dict[str, dict[str, Any]]
+    workdirs: dict[str, Path]
+
+
+class _Run(NamedTuple):
+    """One folder: its config, and its rows without the settings."""
+
+    workdir: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results:
+    """Read all runs of some folders, and the rows of some CSV files.
+
+    Args:
+        folders: Each the folder of a run, or a folder with runs in it and, of a sweep, with sweep.json.
+        files: Written by `write_rows`.
+
+    Returns:
+        The rows, sorted; a run that a sweep lists and that has no result gives one row without an attack.
+
+    Raises:
+        UserError: A folder or file that is not there, or a file that has no such rows.
+    """
+    notes: list[str] = []
+    runs = [run for folder in folders for run in _read_folder(folder, notes)]
+    digests = settings_digests([run.config for run in runs])
+    rows = [
+        run_settings(run.config) | {"settings": digest, "run": run.workdir.name} | row
+        for run, digest in zip(runs, digests, strict=True)
+        for row in run.rows
+    ]
+    tables = [_complete(pd.DataFrame(rows)), *(read_rows(file) for file in files)]
+    together = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return Results(
+        together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable", ignore_index=True),
+        notes,
+        {digest: run.config for digest, run in zip(digests, runs, strict=True)},
+        {run.workdir.name: run.workdir for run in runs},
+    )
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """Read tidy rows from a CSV file; columns that it lacks get their defaults.
+
+    Raises:
+        UserError: No such file, or one without these rows.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise UserError(f"--rows: there is no file {file}") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"--rows: {file} is not a CSV file with a row a figure: {error}") from error
+    lacking = sorted(_REQUIRED - {*table.columns})
+    if lacking:
+        raise UserError(
+            f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
+        )
+    return _complete(table)
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> Path:
+    """Write tidy rows as CSV."""
+    rows.to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def _complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Give a table all columns in order, numbers as numbers."""
+    table = table.reindex(columns=[*COLUMNS])
+    for name in COLUMNS:
+        if name in _NUMBERS:
+            table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
+        else:
+            table[name] = table[name].astype(object).where(table[name].notna(), _DEFAULTS.get(name, "")).astype(str)
+    table[[*_ZERO]] = table[[*_ZERO]].fillna(0.0)
+    table.loc[table["lam"] == 0, ["penalty", "outputs", "scale"]] = ["none", "", ""]
+    table.loc[table["train_epsilon"] == 0, "method"] = ""
+    return table
+
+
+def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
+    """Read the runs of one folder, and those that its sweep lists and that are not there."""
+    if not folder.is_dir():
+        raise UserError(f"--workdir: there is no folder {folder}")
+    workdirs = [folder] if _is_run(folder) else [path for path in sorted(folder.iterdir()) if _is_run(path)]
+    runs = [run for workdir in workdirs if (run := _read_run(workdir, notes)) is not None]
+    configs = {run.workdir.name: run.config for run in runs}
+    try:
+        expected = expected_runs(folder, configs)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        notes.append(f"{folder / 'sweep.json'} is left out: {_reason(error)}")
+        expected = {}
+    return runs + [_Run(folder / name, config, [{"status": MISSING}]) for name, config in expected.items()]
+
+
+def _is_run(path: Path) -> bool:
+    """Say whether a folder is that of a run, begun or finished."""
+    return (path / "config.json").is_file() or (path / "result.json").is_file()
+
+
+def _read_run(workdir: Path, notes: list[str]) -> _Run | None:
+    """Read one run; a note says why if it cannot be."""
+    try:
+        result = records.read_result(workdir)
+        if result is None:
+            return _Run(workdir, _checked(records.read_config(workdir)), [{"status": MISSING}])
+        if result["schema"] != records.SCHEMA:
+            raise ValueError(f"its schema is {result['schema']}, and this version reads {records.SCHEMA}")
+        run = _Run(workdir, _checked(result["config"]), _rows_of(result))
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        notes.append(f"{workdir} is left out: {_reason(error)}")
+        return None
+    return run._replace(rows=run.rows + _evaluated(workdir, result, notes))
+
+
+def _checked(config: Any) -> dict[str, Any]:
+    """Return a config if the settings of a table can be read from it."""
+    run_settings(config)
+    return config
+
+
+def _evaluated(workdir: Path, result: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
+    """Read what `jl1 evaluate` has added to a run; a note says why if it cannot be."""
+    try:
+        return [_run_facts(result) | _figure(row, result) for row in records.read_evaluation(workdir)]
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        notes.append(f"{workdir / 'evaluation.json'} is left out: {_reason(error)}")
+        return []
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with a file."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of result.json, those taken on the way among them."""
+    figures = [_figure(row, result) for row in result["accuracies"]]
+    for taken in result.get("at_epochs", []):
+        figures += [_figure(row | {"epoch": taken["epoch"]}, result) for row in taken["accuracies"]]
+    return [_run_facts(result) | figure for figure in figures]
+
+
+def _run_facts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what all rows of a run have in common."""
+    device, versions = result["device"], result["versions"]
+    kind = device["kind"] if device["kind"] != device["platform"] else ""
+    commit, plus, changes = (versions["git_commit"] or "").partition("+")
+    return {
+        "status": INTERRUPTED if result["stopped_because"] == records.INTERRUPTED else FINISHED,
+        "num_epochs": result["num_epochs"],
+        "train_seconds": round(result["seconds"]["train"], 1),
+        "l1_norm_logits": round(result["l1_jacobian_norm"]["logits"], 3),
+        "l1_norm_probs": round(result["l1_jacobian_norm"]["probs"], 4),
+        "gradient_form": result.get("gradient_form", ""),
+        "jax": versions["jax"],
+        "commit": commit[:12] + plus + changes,
+        "machine": f"{device['count']} x {' '.join(filter(None, (device['platform'], kind)))}",
+    }
+
+
+def _figure(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one accuracy; `rule` tells right after the attack from right before and after it."""
+    epoch, accuracy = row.get("epoch", result["num_epochs"]), float(row["accuracy"])
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"the accuracy {accuracy} under {row['attack']} is not in [0, 1]")
+    low, high = row.get("interval", (math.nan, math.nan))
+    return {
+        "epoch": epoch,
+        "when": FINAL if epoch == result["num_epochs"] else ON_THE_WAY,
+        "attack": row["attack"],
+        "strength": full_attack_name(row),
+        "epsilon": float(row["epsilon"]),
+        "labels": row["labels"],
+        "points": row.get("points", result["config"]["evaluation"]["points"]),
+        "rule": "standing" if "broken_by" in row and row["attack"] != "clean" else "attacked",
+        "num_examples": row["num_examples"],
+        "accuracy": accuracy,
+        "interval_low": low,
+        "interval_high": high,
+    }

@@ -1,0 +1,112 @@
+"""What a table or a picture calls networks and measured accuracies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from jl1.cells import MEASURE_COLUMNS
+
+Penalty = tuple[str, str, str]
+"""Name, outputs and scale of a penalty."""
+
+_ORDER = {"clean": 0, "noise": 1, "fgsm": 2, "pgd": 3, "pgd_margin": 4, "standard": 8, "worst_case": 9}
+_OTHER_ATTACKS = 5
+
+
+def group_name(group: pd.DataFrame) -> str:
+    """Name what the networks of a group have in common."""
+    first = group.iloc[0]
+    parts = [first["dataset"], f"model {first['model']}", training_name(first)]
+    penalties = penalties_of(group)
+    if len(penalties) == 1:
+        parts.append(penalty_name(penalties[0]))
+    if not has_several_points(group):
+        parts.append(f"{first['num_examples']:,.0f} {first['points']} points")
+    return ", ".join(parts) + (f" (settings {first['settings']})" if first["settings"] else "")
+
+
+def training_name(network: Mapping[str, Any]) -> str:
+    """Name the adversarial training of a network."""
+    if not network["method"]:
+        return "no adversarial training"
+    warmup = f" after a warm-up of {network['warmup_epochs']:g} epochs" if network["warmup_epochs"] else ""
+    return f"{network['method']} at {network['train_epsilon']:g}{warmup}"
+
+
+def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> str:
+    """Name a measured accuracy.
+
+    Args:
+        measure: `cells.MEASURE_COLUMNS`.
+        with_points: Say how many points of which kind it is on.
+
+    Example:
+        >>> values = (0, 0.1, "pgd", "pgd-20", "true", "test", "standing", 1000)
+        >>> measure_name(dict(zip(MEASURE_COLUMNS, values, strict=True)), with_points=True)
+        'pgd-20 at 0.1 (standing) on 1,000 test points'
+    """
+    parts = [measure["strength"] or measure["attack"]]
+    if measure["attack"] != "clean":
+        parts.append(f"at {measure['epsilon']:g}")
+    if measure["labels"] != "true":
+        parts.append(f"({measure['labels']} labels)")
+    if measure["rule"] == "standing":
+        parts.append("(standing)")
+    if measure["at_epoch"]:
+        parts.append(f"after epoch {measure['at_epoch']:g}")
+    if with_points:
+        parts.append(f"on {measure['num_examples']:,.0f} {measure['points']} points")
+    return " ".join(parts)
+
+
+def network_name(network: Mapping[str, Any], *, with_penalty: bool = False) -> str:
+    """Name a network of a group by its lambda.
+
+    Args:
+        network: `cells.PENALTY_COLUMNS`.
+        with_penalty: Name the penalty too.
+
+    Example:
+        >>> network = {"penalty": "jacobian_l1", "outputs": "probs", "scale": "mean", "lam": 50.0}
+        >>> network_name(network, with_penalty=True)
+        'lambda 50, jacobian_l1 of probs, mean'
+    """
+    penalty = (network["penalty"], network["outputs"], network["scale"])
+    return f"lambda {network['lam']:g}" + (f", {penalty_name(penalty)}" if with_penalty and network["lam"] else "")
+
+
+def penalty_name(penalty: Penalty) -> str:
+    """Write a penalty with what it is of."""
+    name, outputs, scale = penalty
+    return f"{name} of {outputs}, {scale}"
+
+
+def penalties_of(group: pd.DataFrame) -> list[Penalty]:
+    """List the penalties of a group, sorted."""
+    columns = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
+    return sorted(columns.itertuples(index=False, name=None))
+
+
+def has_several_points(group: pd.DataFrame) -> bool:
+    """Say whether the accuracies of a group are on different points, and must say so one by one."""
+    return len(group[["points", "num_examples"]].drop_duplicates()) > 1
+
+
+def measures_of(group: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Split a group by measure, the weakest attack first, and name each; the networks are sorted by lambda."""
+    with_points = has_several_points(group)
+    parts = [part for _, part in group.groupby([*MEASURE_COLUMNS], sort=True)]
+    parts.sort(key=lambda part: _place(part.iloc[0]))
+    order = ["lam", "penalty", "outputs", "scale"]
+    return [(measure_name(part.iloc[0], with_points=with_points), part.sort_values(order)) for part in parts]
+
+
+def _place(measure: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what measures are sorted by."""
+    return (measure["at_epoch"], attack_rank(measure["attack"]), measure["epsilon"], measure["labels"] != "true")
+
+
+def attack_rank(attack: str) -> int:
+    """Return the place of an attack in a table, the weakest first."""
+    return _ORDER.get(attack, _OTHER_ATTACKS)

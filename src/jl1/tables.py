@@ -1,0 +1,116 @@
+"""Cells laid out as tables: accuracies over lambda, and the statistics behind each of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from jl1.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
+from jl1.table_names import group_name, measures_of, network_name, penalties_of
+from jl1.table_notes import p_text, trend_lines
+from jl1.text_tables import Layout
+
+_STATISTICS = (
+    *("accuracy in %", "network", "n", "mean +- std", "95 %", "minus lambda 0", "p", "paper", "minus paper", "SE"),
+)
+_ORDER = ["lam", "penalty", "outputs", "scale"]
+
+
+def lay_out(cells: Cells) -> list[Layout]:
+    """Write two tables a group of networks: the accuracies over lambda, and their statistics.
+
+    Args:
+        cells: Of `cells.make_cells`.
+
+    Returns:
+        The tables; the trends over lambda stand below the first of each two.
+    """
+    values = {key: part for key, part in cells.values.groupby([*GROUP_COLUMNS])}
+    layouts = []
+    for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
+        name = group_name(group)
+        layouts.append(Layout(name, *_accuracies(group), trend_lines(group, values[key])))
+        layouts.append(Layout(f"{name}: statistics", *_statistics(group), []))
+    return layouts
+
+
+def _accuracies(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Write a line a measure and a column a network, the paper's numbers below jl1's."""
+    networks = group.drop_duplicates([*PENALTY_COLUMNS]).sort_values(_ORDER)
+    names = _network_names(networks)
+    lines = [line for name, measure in measures_of(group) for line in _measure_lines(name, measure)]
+    seconds = [f"{value:,.0f}" if value == value else "" for value in networks["train_seconds"]]  # NaN of no run
+    return ["accuracy in %", *names], lines + ([["seconds of training", *seconds]] if any(seconds) else [])
+
+
+def _measure_lines(name: str, measure: pd.DataFrame) -> Iterator[list[str]]:
+    """Yield jl1's line, and the paper's if it has a number."""
+    yield [name, *map(_mean, _records(measure))]
+    if measure["paper_mean"].notna().any():
+        tables = sorted({*measure["paper_table"]} - {""})
+        yield [f"  paper, {' and '.join(tables)}", *(_paper(cell) or "-" for cell in _records(measure))]
+
+
+def _statistics(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Write a line a cell; columns without a figure are left out."""
+    lines = []
+    for name, measure in measures_of(group):
+        names = [name, *[""] * (len(measure) - 1)]
+        for title, network, cell in zip(names, _network_names(measure), _records(measure), strict=True):
+            lines.append([title, network, *_figures(cell)])
+    filled = [index for index in range(len(_STATISTICS)) if any(line[index] for line in lines)]
+    return [_STATISTICS[index] for index in filled], [[line[index] for index in filled] for line in lines]
+
+
+def _network_names(networks: pd.DataFrame) -> list[str]:
+    """Name the networks of a group."""
+    several = len(penalties_of(networks)) > 1
+    return [network_name(network, with_penalty=several) for network in _records(networks)]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as mappings."""
+    columns = [str(name) for name in frame.columns]
+    return [dict(zip(columns, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
+
+
+def _figures(cell: dict[str, Any]) -> Sequence[str]:
+    """Write all that is known of a cell."""
+    return (
+        _number(cell),
+        _spread(cell["mean"], cell["std"]) if cell["n"] else "missing",
+        f"{100 * cell['low']:.2f} to {100 * cell['high']:.2f}" if cell["n"] > 1 else "",
+        _signed(100 * cell["minus_baseline"]),
+        p_text(cell["p_holm"]) if cell["p_holm"] == cell["p_holm"] else "",
+        _paper(cell),
+        _signed(100 * cell["minus_paper"]),
+        _signed(cell["in_standard_errors"], digits=1),
+    )
+
+
+def _mean(cell: dict[str, Any]) -> str:
+    """Write mean +- standard deviation with the number of seeds."""
+    if not cell["n"]:
+        return f"missing ({_number(cell)})"
+    return f"{_spread(cell['mean'], cell['std'])} ({_number(cell)})"
+
+
+def _paper(cell: dict[str, Any]) -> str:
+    """Write the paper's mean +- standard deviation, or nothing."""
+    return _spread(cell["paper_mean"], cell["paper_std"]) if cell["paper_mean"] == cell["paper_mean"] else ""
+
+
+def _number(cell: dict[str, Any]) -> str:
+    """Write how many seeds there are, and of how many if some are missing."""
+    there, expected = cell["n"], cell["num_expected"]
+    return f"n={there:.0f}" if there == expected else f"{there:.0f}/{expected:.0f}"
+
+
+def _spread(mean: float, std: float) -> str:
+    """Write a mean in percent, and its standard deviation, which one seed does not have."""
+    return f"{100 * mean:.2f}" + (f" +- {100 * std:.2f}" if std == std else "")
+
+
+def _signed(value: float, *, digits: int = 2) -> str:
+    """Write a number with its sign, or nothing for NaN."""
+    return f"{value:+.{digits}f}" if value == value else ""
