@@ -9,13 +9,13 @@ import pytest
 
 from jl1.config import default_config, validate_config
 from jl1.config_files import (
-    config_folder,
     config_from_dict,
     config_to_dict,
     field_names,
     load_config,
     run_name,
 )
+from jl1.config_folder import config_folder
 from jl1.errors import UserError
 from jl1.stored_configs import differences
 

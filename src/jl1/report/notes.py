@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from jl1.cells import MEASURE_COLUMNS, Cells, trends
-from jl1.paper_numbers import NUM_REPEATS, paper_numbers
-from jl1.run_settings import differing_fields
-from jl1.table_names import has_several_points, measure_name, penalties_of, penalty_name
+from jl1.report.cells import Cells, trends
+from jl1.report.frames import Frame
+from jl1.report.names import has_several_points, measure_name, measure_place, penalties_of, penalty_name
+from jl1.report.paper_numbers import NUM_REPEATS, paper_numbers
+from jl1.report.run_settings import differing_fields
 
 _SOURCES = {"machine": "machines", "jax": "versions of jax", "commit": "commits", "gradient_form": "gradient forms"}
 
 
 def legend(cells: Cells) -> list[str]:
     """Say how the tables are read."""
-    lines = ["Accuracy in %, mean +- standard deviation over seeds (n - 1); 95 %: t-interval of the mean; k/m: k of m runs."]
+    lines = [
+        "Accuracy in %, mean +- standard deviation over seeds (n - 1); 95 %: t-interval of the mean; k/m: k of m runs."
+    ]
     if cells.num_tests:
         lines.append(
             "p: Welch's t-test against lambda 0 of the same table and attack, corrected after Holm over the "
@@ -32,12 +33,12 @@ def legend(cells: Cells) -> list[str]:
     return lines
 
 
-def trend_lines(group: pd.DataFrame, values: pd.DataFrame) -> list[str]:
+def trend_lines(group: Frame, values: Frame) -> list[str]:
     """Write a line a measure, and penalty if there are several, on how accuracy goes along with lambda."""
     with_points, several = has_several_points(group), len(penalties_of(group)) > 1
     lines = []
-    for penalty, measure, found in trends(group, values):
-        name = measure_name(dict(zip(MEASURE_COLUMNS, measure, strict=True)), with_points=with_points)
+    for penalty, measure, found in sorted(trends(group, values), key=lambda each: measure_place(each[1])):
+        name = measure_name(measure, with_points=with_points)
         way = f", {penalty_name(penalty)}" if several else ""
         lines.append(
             f"trend over lambda, {name}{way}: Kendall's tau {found.tau:+.2f}, p {p_text(found.p)} (not corrected), "
@@ -56,7 +57,7 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def source_lines(rows: pd.DataFrame, configs: Mapping[str, dict[str, Any]]) -> list[str]:
+def source_lines(rows: Frame, configs: Mapping[str, dict[str, Any]]) -> list[str]:
     """Say what the runs were made with, and in which settings without a column they differ.
 
     Args:
@@ -67,7 +68,7 @@ def source_lines(rows: pd.DataFrame, configs: Mapping[str, dict[str, Any]]) -> l
     return [*_made_with(made), *_differing_settings(sorted(set(made["settings"]) & {*configs}), configs)]
 
 
-def _made_with(rows: pd.DataFrame) -> list[str]:
+def _made_with(rows: Frame) -> list[str]:
     """Write a line for each of machine, version, commit and form of the gradient."""
     lines = []
     for column, plural in _SOURCES.items():
@@ -88,7 +89,7 @@ def _differing_settings(digests: list[str], configs: Mapping[str, dict[str, Any]
     ]
 
 
-def absent_from_paper(cells: pd.DataFrame, table: str) -> list[str]:
+def absent_from_paper(cells: Frame, table: str) -> list[str]:
     """Name the networks of one of the paper's tables that no run belongs to."""
     keys = ["model", "penalty", "lam", "method", "train_epsilon"]
     there = cells.loc[cells["paper_mean"].notna() & (cells["n"] > 0), keys].drop_duplicates()

@@ -1,15 +1,16 @@
 """From tidy rows to the cells of a table: statistics over seeds, tests against lambda 0, the paper's numbers."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from jl1.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
-from jl1.results import FINISHED, ON_THE_WAY
-from jl1.run_settings import SETTING_COLUMNS
-from jl1.summaries import Trend, holm, standard_error_of_difference, summarise, trend, welch_p
+from jl1.report.frames import Frame
+from jl1.report.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
+from jl1.report.results import FINISHED, ON_THE_WAY
+from jl1.report.run_settings import SETTING_COLUMNS
+from jl1.report.summaries import Trend, holm, standard_error_of_difference, summarise, trend, welch_p
 
 GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
 """What networks have in common that are set side by side: all but the penalty and the seed."""
@@ -33,13 +34,13 @@ class Cells(NamedTuple):
         num_tests: How many p-values Holm's correction is over.
     """
 
-    cells: pd.DataFrame
-    values: pd.DataFrame
+    cells: Frame
+    values: Frame
     notes: list[str]
     num_tests: int
 
 
-def make_cells(rows: pd.DataFrame, paper: pd.DataFrame) -> Cells:
+def make_cells(rows: Frame, paper: Frame) -> Cells:
     """Summarise tidy rows over seeds.
 
     Args:
@@ -64,7 +65,7 @@ def make_cells(rows: pd.DataFrame, paper: pd.DataFrame) -> Cells:
     return Cells(cells, values, notes, int(cells["p"].notna().sum()))
 
 
-def trends(group: pd.DataFrame, values: pd.DataFrame) -> list[tuple[tuple[Any, ...], tuple[Any, ...], Trend]]:
+def trends(group: Frame, values: Frame) -> list[tuple[tuple[str, str, str], dict[str, Any], Trend]]:
     """Test for each penalty and measure of a group whether accuracy goes along with lambda.
 
     Args:
@@ -77,17 +78,17 @@ def trends(group: pd.DataFrame, values: pd.DataFrame) -> list[tuple[tuple[Any, .
     """
     found = []
     ways = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
-    measured = {_tuple(key): part for key, part in values.groupby([*MEASURE_COLUMNS], sort=True)}
+    measured = [part for _, part in values.groupby([*MEASURE_COLUMNS], sort=True)]
     for way in ways.itertuples(index=False, name=None):
-        for measure, part in measured.items():
+        for part in measured:
             chosen = (part["lam"] == 0) | (part[["penalty", "outputs", "scale"]] == list(way)).all(axis=1)
             result = trend(part.loc[chosen, "lam"].tolist(), part.loc[chosen, "accuracy"].tolist())
             if result is not None:
-                found.append((way, measure, result))
+                found.append((way, part.iloc[0][[*MEASURE_COLUMNS]].to_dict(), result))
     return found
 
 
-def _counted(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _counted(rows: Frame) -> tuple[Frame, list[str]]:
     """Return the rows that count, each seed once, and say what does not."""
     rows = rows.assign(at_epoch=rows["epoch"].where(rows["when"] == ON_THE_WAY, 0.0).fillna(0.0))
     measured = rows[rows["accuracy"].notna()]
@@ -101,22 +102,24 @@ def _counted(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if copies:
         notes.append(f"the same settings, seed and accuracies as another run, counted once: {', '.join(copies)}")
     if others:
-        notes.append(f"other accuracies of the same settings and seed, the first run by name counts: {', '.join(others)}")
+        notes.append(
+            f"other accuracies of the same settings and seed, the first run by name counts: {', '.join(others)}"
+        )
     return once, notes
 
 
-def _runs(rows: pd.DataFrame) -> list[str]:
+def _runs(rows: Frame) -> list[str]:
     """List the runs of some rows."""
     return sorted(set(rows["run"]))
 
 
-def _all_keys(settings: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+def _all_keys(settings: Frame, values: Frame) -> Frame:
     """Return every network of a group with every measure that one of them has."""
     measures = values[[*GROUP_COLUMNS, *MEASURE_COLUMNS]].drop_duplicates()
     return settings.drop(columns="num_expected").merge(measures, on=[*GROUP_COLUMNS], how="inner")[_KEYS]
 
 
-def _without_figures(settings: pd.DataFrame, values: pd.DataFrame) -> list[str]:
+def _without_figures(settings: Frame, values: Frame) -> list[str]:
     """Name the groups that have no figure at all."""
     names = [*GROUP_COLUMNS]
     bare = settings.groupby(names, sort=True)["num_expected"].sum().reset_index()
@@ -129,7 +132,7 @@ def _without_figures(settings: pd.DataFrame, values: pd.DataFrame) -> list[str]:
     ]
 
 
-def _mean_seconds(values: pd.DataFrame) -> pd.DataFrame:
+def _mean_seconds(values: Frame) -> Frame:
     """Return the seconds of training of each network, mean over its runs."""
     runs = values.drop_duplicates([*SETTING_COLUMNS, "seed"])
     return runs.groupby([*SETTING_COLUMNS], sort=False)["train_seconds"].mean().reset_index()
@@ -151,7 +154,7 @@ def _cell(key: tuple[Any, ...], by_cell: dict[Hashable, np.ndarray]) -> tuple[An
     return (*key, *summary, summary.mean - float(baseline.mean()), welch_p(values.tolist(), baseline.tolist()))
 
 
-def _beside_paper(cells: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def _beside_paper(cells: Frame, paper: Frame) -> Frame:
     """Add the paper's numbers to the cells that measure the same."""
     cells = cells.merge(paper, on=[*PAPER_KEYS], how="left")
     same = (
@@ -175,8 +178,3 @@ def _standard_error(cell: Any) -> float:
     if not cell.n:
         return np.nan
     return standard_error_of_difference((cell.std, cell.n), (cell.paper_std, NUM_REPEATS))
-
-
-def _tuple(key: Hashable | Sequence[Any]) -> tuple[Any, ...]:
-    """Return the key of a group as a tuple."""
-    return tuple(key) if isinstance(key, tuple) else (key,)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from jl1.cells import MEASURE_COLUMNS
+from jl1.report.cells import MEASURE_COLUMNS
+from jl1.report.frames import Frame
 
 Penalty = tuple[str, str, str]
 """Name, outputs and scale of a penalty."""
@@ -14,8 +13,13 @@ _ORDER = {"clean": 0, "noise": 1, "fgsm": 2, "pgd": 3, "pgd_margin": 4, "standar
 _OTHER_ATTACKS = 5
 
 
-def group_name(group: pd.DataFrame) -> str:
-    """Name what the networks of a group have in common."""
+def group_name(group: Frame, *, with_settings: bool = False) -> str:
+    """Name what the networks of a group have in common.
+
+    Args:
+        group: Cells of one group.
+        with_settings: Say which settings without a column they have, where there are several.
+    """
     first = group.iloc[0]
     parts = [first["dataset"], f"model {first['model']}", training_name(first)]
     penalties = penalties_of(group)
@@ -23,7 +27,7 @@ def group_name(group: pd.DataFrame) -> str:
         parts.append(penalty_name(penalties[0]))
     if not has_several_points(group):
         parts.append(f"{first['num_examples']:,.0f} {first['points']} points")
-    return ", ".join(parts) + (f" (settings {first['settings']})" if first["settings"] else "")
+    return ", ".join(parts) + (f", settings {first['settings'] or 'unknown'}" if with_settings else "")
 
 
 def training_name(network: Mapping[str, Any]) -> str:
@@ -82,28 +86,28 @@ def penalty_name(penalty: Penalty) -> str:
     return f"{name} of {outputs}, {scale}"
 
 
-def penalties_of(group: pd.DataFrame) -> list[Penalty]:
+def penalties_of(group: Frame) -> list[Penalty]:
     """List the penalties of a group, sorted."""
     columns = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
     return sorted(columns.itertuples(index=False, name=None))
 
 
-def has_several_points(group: pd.DataFrame) -> bool:
+def has_several_points(group: Frame) -> bool:
     """Say whether the accuracies of a group are on different points, and must say so one by one."""
     return len(group[["points", "num_examples"]].drop_duplicates()) > 1
 
 
-def measures_of(group: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def measures_of(group: Frame) -> list[tuple[str, Frame]]:
     """Split a group by measure, the weakest attack first, and name each; the networks are sorted by lambda."""
     with_points = has_several_points(group)
     parts = [part for _, part in group.groupby([*MEASURE_COLUMNS], sort=True)]
-    parts.sort(key=lambda part: _place(part.iloc[0]))
+    parts.sort(key=lambda part: measure_place(part.iloc[0]))
     order = ["lam", "penalty", "outputs", "scale"]
     return [(measure_name(part.iloc[0], with_points=with_points), part.sort_values(order)) for part in parts]
 
 
-def _place(measure: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what measures are sorted by."""
+def measure_place(measure: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what measures are sorted by: the weakest attack first, each by radius, true labels before predicted ones."""
     return (measure["at_epoch"], attack_rank(measure["attack"]), measure["epsilon"], measure["labels"] != "true")
 
 

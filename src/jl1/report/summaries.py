@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -84,11 +84,12 @@ def welch_p(one: Sequence[float], other: Sequence[float]) -> float:
         return np.nan
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)  # one group without spread
-        return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
+        found: Any = stats.ttest_ind(one, other, equal_var=False)
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number by Holm's step-down rule: the k-th smallest of m times m - k + 1, never falling.
+    """Correct p-values by Holm's step-down rule: the k-th smallest of m times m - k + 1, never falling.
 
     Args:
         p_values: Of one family of tests; NaN, a test that could not be made, does not count.
@@ -130,8 +131,8 @@ def trend(settings: Sequence[float], values: Sequence[float]) -> Trend | None:
     """
     if len(set(settings)) < 3 or len(set(values)) < 2:
         return None
-    tau, p = stats.kendalltau(settings, values)
-    return Trend(len(values), float(tau), float(p))
+    found: Any = stats.kendalltau(settings, values)
+    return Trend(len(values), float(found.statistic), float(found.pvalue))
 
 
 def standard_error_of_difference(one: tuple[float, int], other: tuple[float, int]) -> float:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pandas as pd
-
-from jl1.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
-from jl1.table_names import group_name, measures_of, network_name, penalties_of
-from jl1.table_notes import p_text, trend_lines
+from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
+from jl1.report.frames import Frame
+from jl1.report.names import group_name, measures_of, network_name, penalties_of
+from jl1.report.notes import p_text, trend_lines
 from jl1.text_tables import Layout
 
 _STATISTICS = (
@@ -26,15 +25,15 @@ def lay_out(cells: Cells) -> list[Layout]:
         The tables; the trends over lambda stand below the first of each two.
     """
     values = {key: part for key, part in cells.values.groupby([*GROUP_COLUMNS])}
-    layouts = []
+    layouts, several = [], cells.cells["settings"].nunique() > 1
     for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
-        name = group_name(group)
+        name = group_name(group, with_settings=several)
         layouts.append(Layout(name, *_accuracies(group), trend_lines(group, values[key])))
         layouts.append(Layout(f"{name}: statistics", *_statistics(group), []))
     return layouts
 
 
-def _accuracies(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _accuracies(group: Frame) -> tuple[list[str], list[list[str]]]:
     """Write a line a measure and a column a network, the paper's numbers below jl1's."""
     networks = group.drop_duplicates([*PENALTY_COLUMNS]).sort_values(_ORDER)
     names = _network_names(networks)
@@ -43,7 +42,7 @@ def _accuracies(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["accuracy in %", *names], lines + ([["seconds of training", *seconds]] if any(seconds) else [])
 
 
-def _measure_lines(name: str, measure: pd.DataFrame) -> Iterator[list[str]]:
+def _measure_lines(name: str, measure: Frame) -> Iterator[list[str]]:
     """Yield jl1's line, and the paper's if it has a number."""
     yield [name, *map(_mean, _records(measure))]
     if measure["paper_mean"].notna().any():
@@ -51,7 +50,7 @@ def _measure_lines(name: str, measure: pd.DataFrame) -> Iterator[list[str]]:
         yield [f"  paper, {' and '.join(tables)}", *(_paper(cell) or "-" for cell in _records(measure))]
 
 
-def _statistics(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
     """Write a line a cell; columns without a figure are left out."""
     lines = []
     for name, measure in measures_of(group):
@@ -62,13 +61,13 @@ def _statistics(group: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return [_STATISTICS[index] for index in filled], [[line[index] for index in filled] for line in lines]
 
 
-def _network_names(networks: pd.DataFrame) -> list[str]:
+def _network_names(networks: Frame) -> list[str]:
     """Name the networks of a group."""
     several = len(penalties_of(networks)) > 1
     return [network_name(network, with_penalty=several) for network in _records(networks)]
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(frame: Frame) -> list[dict[str, Any]]:
     """Return the rows of a frame as mappings."""
     columns = [str(name) for name in frame.columns]
     return [dict(zip(columns, row, strict=True)) for row in frame.itertuples(index=False, name=None)]

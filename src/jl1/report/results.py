@@ -13,8 +13,9 @@ import pandas as pd
 from jl1 import records
 from jl1.attack_names import full_attack_name
 from jl1.errors import UserError
-from jl1.run_settings import SETTING_COLUMNS, run_settings, settings_digests
-from jl1.sweep_files import expected_runs
+from jl1.report.frames import Frame
+from jl1.report.run_settings import SETTING_COLUMNS, run_settings, settings_digests
+from jl1.report.sweep_files import expected_runs
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 """`status` of a row: counted, left out of means, and without a figure."""
@@ -57,7 +58,7 @@ class Results(NamedTuple):
         workdirs: Folders of the runs that have rows, by the column `run`.
     """
 
-    rows: pd.DataFrame
+    rows: Frame
     notes: list[str]
     configs: dict[str, dict[str, Any]]
     workdirs: dict[str, Path]
@@ -102,7 +103,7 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
     )
 
 
-def read_rows(file: Path) -> pd.DataFrame:
+def read_rows(file: Path) -> Frame:
     """Read tidy rows from a CSV file; columns that it lacks get their defaults.
 
     Raises:
@@ -122,18 +123,19 @@ def read_rows(file: Path) -> pd.DataFrame:
     return _complete(table)
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> Path:
+def write_rows(rows: Frame, path: Path) -> Path:
     """Write tidy rows as CSV."""
     rows.to_csv(path, index=False, lineterminator="\n")
     return path
 
 
-def _complete(table: pd.DataFrame) -> pd.DataFrame:
+def _complete(given: Frame) -> Frame:
     """Give a table all columns in order, numbers as numbers."""
-    table = table.reindex(columns=[*COLUMNS])
+    table: Frame = given.reindex(columns=[*COLUMNS])
     for name in COLUMNS:
         if name in _NUMBERS:
-            table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
+            numbers: Frame = pd.to_numeric(table[name], errors="coerce")
+            table[name] = numbers.astype(float)
         else:
             table[name] = table[name].astype(object).where(table[name].notna(), _DEFAULTS.get(name, "")).astype(str)
     table[[*_ZERO]] = table[[*_ZERO]].fillna(0.0)

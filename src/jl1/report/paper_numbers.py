@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from jl1.report.frames import Frame
+
 TABLES = ("table2", "table3", "table4")
 """Those with accuracies."""
 
@@ -21,7 +23,7 @@ PAPER_KEYS = ("model", "penalty", "lam", "method", "train_epsilon", "attack", "e
 """Columns that say which of jl1's cells a number of the paper belongs to."""
 
 
-def paper_numbers(tables: tuple[str, ...] = TABLES) -> pd.DataFrame:
+def paper_numbers(tables: tuple[str, ...] = TABLES) -> Frame:
     """Return the paper's means and standard deviations, as fractions.
 
     Table 4's cells of lambda 0 and 10 repeat Table 3's; they are there once.
@@ -37,7 +39,7 @@ def paper_numbers(tables: tuple[str, ...] = TABLES) -> pd.DataFrame:
         >>> numbers[["paper_mean", "paper_std"]].round(4).values.tolist()
         [[0.2992, 0.1424]]
     """
-    content = json.loads(resources.files("jl1").joinpath("paper_tables.json").read_text())
+    content = json.loads(resources.files("jl1.report").joinpath("paper_tables.json").read_text())
     readers = {"table2": _table2, "table3": _table3, "table4": _table4}
     rows = [
         {**row, "paper_table": table, "paper_mean": mean / 100, "paper_std": std / 100}

@@ -1,0 +1,62 @@
+"""`jl1 table`: the results of many runs side by side, with statistics and the paper's numbers."""
+
+import shlex
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from jl1.cli_flags import check_names, parse
+from jl1.errors import UserError
+from jl1.report.cells import Cells, make_cells
+from jl1.report.figures import can_draw
+from jl1.report.notes import absent_from_paper, legend, source_lines
+from jl1.report.paper_numbers import TABLES, paper_numbers
+from jl1.report.results import Results, read_results
+from jl1.report.tables import lay_out
+from jl1.report.writing import NO_PICTURES, write_report
+from jl1.terminal import say
+from jl1.text_tables import as_rich
+
+
+def run(arguments: list[str]) -> int:
+    """Read, summarise, show, and write if asked to."""
+    parsed = parse(arguments, _define_table)
+    check_names("paper", [parsed.paper], ("all", *TABLES, "none"))
+    if not parsed.workdir and not parsed.rows:
+        raise UserError("jl1 table needs --workdir=DIR, a folder of runs, or --rows=FILE.csv, or several of them")
+    results = read_results([Path(name) for name in parsed.workdir], [Path(name) for name in parsed.rows])
+    tables = {"all": TABLES, "none": ()}.get(parsed.paper, (parsed.paper,))
+    cells = make_cells(results.rows, paper_numbers(tables))
+    if not len(cells.cells):
+        reasons = "".join(f"\n  {note}" for note in (*results.notes, *cells.notes))
+        raise UserError(f"there is no result of a finished run in {', '.join(parsed.workdir + parsed.rows)}{reasons}")
+    _show_and_write(parsed, results, cells, shlex.join(["jl1", "table", *arguments]))
+    return 0
+
+
+def _define_table(values: flags.FlagValues) -> None:
+    """Define what is read, what it is set beside, and where it is written."""
+    flags.DEFINE_list("workdir", [], "folders of runs, or of one run", flag_values=values)
+    flags.DEFINE_list("rows", [], "CSV files of rows, written by --out", flag_values=values)
+    flags.DEFINE_string("paper", "all", "which table of the paper stands beside", flag_values=values)
+    flags.DEFINE_string("out", None, "folder for the tables, the rows and the pictures", flag_values=values)
+
+
+def _show_and_write(parsed: flags.FlagValues, results: Results, cells: Cells, command: str) -> None:
+    """Show the tables and what is to be known of them, and write the files."""
+    console = Console()
+    layouts = lay_out(cells)
+    absent = absent_from_paper(cells.cells, parsed.paper) if parsed.paper in TABLES else []
+    sources = source_lines(results.rows, results.configs)
+    warnings = [f"warning: {note}" for note in (*results.notes, *cells.notes)]
+    for layout in layouts:
+        console.print(as_rich(layout))
+        say(console, "\n".join([*layout.below, ""]))
+    notes = [*legend(cells), *sources, *absent, *warnings]
+    say(console, "\n".join(notes))
+    if parsed.out:
+        files = write_report(
+            Path(parsed.out), command=command, layouts=layouts, notes=notes, cells=cells, results=results
+        )
+        say(console, f"files: {', '.join(map(str, files))}" + ("" if can_draw() else f" ({NO_PICTURES})"))

@@ -1,0 +1,115 @@
+"""Which of the measured accuracies a picture shows: clean, FGSM, and the strongest attack at a radius."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jl1.report.cells import MEASURE_COLUMNS, PENALTY_COLUMNS
+from jl1.report.frames import Frame
+from jl1.report.names import attack_rank, has_several_points, measure_name
+
+_PAPER_EPSILON = 0.3  # Sec. 4.1
+
+
+class Choice(NamedTuple):
+    """A measured accuracy.
+
+    Attributes:
+        name: As in the tables.
+        role: `clean`, `fgsm`, or `strongest`.
+        epsilon: Radius.
+        cells: Those of all networks that have it.
+    """
+
+    name: str
+    role: str
+    epsilon: float
+    cells: Frame
+
+
+def choose_for_lambda(cells: Frame) -> list[Choice]:
+    """Choose what is drawn over lambda: clean, FGSM and the strongest attack at one radius, the strongest at a smaller.
+
+    The radius is that of the training, else the paper's 0.3, else the largest.
+
+    Args:
+        cells: Of one group.
+
+    Returns:
+        Up to four, none twice.
+    """
+    epsilons = attacked_epsilons(cells)
+    preferred = [radius for radius in (cells["train_epsilon"].iloc[0], _PAPER_EPSILON) if radius in epsilons]
+    radius = (preferred or epsilons[-1:] or [0.0])[0]
+    fgsm = cells[(cells["attack"] == "fgsm") & (cells["labels"] == "true") & (cells["epsilon"] == radius)]
+    choices = [
+        _best_covered(cells[cells["attack"] == "clean"], "clean"),
+        _best_covered(fgsm, "fgsm"),
+        *(strongest(cells, epsilon) for epsilon in dict.fromkeys((radius, *epsilons[:1]))),
+    ]
+    found = [choice for choice in choices if choice is not None]
+    return list({choice.name: choice for choice in reversed(found)}.values())[::-1]
+
+
+def choose_for_cost(cells: Frame, num_epsilons: int = 3) -> list[Choice]:
+    """Choose what is drawn over cost: clean, and the strongest attack at up to `num_epsilons` radii.
+
+    Args:
+        cells: Of one data set.
+        num_epsilons: The radii that most networks were attacked at.
+    """
+    attacked = cells[cells["attack"] != "clean"]
+    covered = {epsilon: _coverage(attacked[attacked["epsilon"] == epsilon]) for epsilon in attacked_epsilons(cells)}
+    kept = sorted(sorted(covered, key=lambda epsilon: -covered[epsilon])[:num_epsilons])
+    choices = [
+        _best_covered(cells[cells["attack"] == "clean"], "clean"),
+        *(strongest(cells, epsilon) for epsilon in kept),
+    ]
+    return [choice for choice in choices if choice is not None]
+
+
+def strongest(cells: Frame, epsilon: float) -> Choice | None:
+    """Return the attack at a radius that leaves the least accuracy, among those that most networks stood under.
+
+    Args:
+        cells: Of any networks.
+        epsilon: The radius.
+    """
+    attacked = cells[(cells["epsilon"] == epsilon) & (cells["attack"] != "clean")]
+    parts = _measured(attacked)
+    if not parts:
+        return None
+    most = max(_coverage(part) for part in parts)
+    widest = [part for part in parts if _coverage(part) == most]
+    part = min(widest, key=lambda part: (part["mean"].mean(), -attack_rank(part["attack"].iloc[0])))
+    return _choice(part, "strongest", cells)
+
+
+def attacked_epsilons(cells: Frame) -> list[float]:
+    """List the radii that there are figures at, sorted."""
+    attacked = cells[(cells["attack"] != "clean") & (cells["n"] > 0) & (cells["at_epoch"] == 0)]
+    return sorted(set(attacked["epsilon"].astype(float)))
+
+
+def _best_covered(cells: Frame, role: str) -> Choice | None:
+    """Return the measure that most networks have, on the most points."""
+    parts = _measured(cells)
+    if not parts:
+        return None
+    return _choice(max(parts, key=lambda part: (_coverage(part), part["num_examples"].iloc[0])), role, cells)
+
+
+def _measured(cells: Frame) -> Sequence[Frame]:
+    """Split the cells that have a figure, taken at the end of the training, by measure."""
+    final = cells[(cells["n"] > 0) & (cells["at_epoch"] == 0)]
+    return [part for _, part in final.groupby([*MEASURE_COLUMNS], sort=True)]
+
+
+def _coverage(cells: Frame) -> int:
+    """Count the networks."""
+    return len(cells[["dataset", "model", "method", "train_epsilon", "settings", *PENALTY_COLUMNS]].drop_duplicates())
+
+
+def _choice(part: Frame, role: str, cells: Frame) -> Choice:
+    """Name a measure."""
+    name = measure_name(part.iloc[0], with_points=has_several_points(cells))
+    return Choice(name, role, float(part["epsilon"].iloc[0]), part)
