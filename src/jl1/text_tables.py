@@ -35,8 +35,8 @@ class Layout(NamedTuple):
 
 
 def as_rich(layout: Layout) -> Table:
-    """Lay a table out for the terminal."""
-    table = Table(title=Text(layout.title), title_justify="left", box=SIMPLE, pad_edge=False)
+    """Lay the rows of a table out for the terminal, without title and without what stands below."""
+    table = Table(box=SIMPLE, pad_edge=False)
     for index, name in enumerate(layout.header):
         table.add_column(Text(name), justify="right" if index else "left", no_wrap=not index)
     for line in layout.lines:

@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> int:
         say(console, "interrupted; the rows so far are kept")
         status = EXIT_INTERRUPTED
     for layout in lay_out_all(record.content["tables"]):
+        say(console, layout.title)
         console.print(as_rich(layout))
         say(console, "\n".join([*layout.below, ""]))
     say(console, f"{LEGEND}\n\n{write_report(record)}")

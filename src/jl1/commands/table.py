@@ -51,6 +51,7 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, cells: Cells, co
     sources = source_lines(results.rows, results.configs)
     warnings = [f"warning: {note}" for note in (*results.notes, *cells.notes)]
     for layout in layouts:
+        say(console, layout.title)
         console.print(as_rich(layout))
         say(console, "\n".join([*layout.below, ""]))
     notes = [*legend(cells), *sources, *absent, *warnings]

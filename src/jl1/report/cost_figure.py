@@ -6,7 +6,7 @@ from jl1.report.cells import MEASURE_COLUMNS
 from jl1.report.choices import Choice, choose_for_cost
 from jl1.report.drawing import COLOURS, MARKERS, dress, make_figure
 from jl1.report.frames import Frame
-from jl1.report.names import network_name, penalties_of, training_name
+from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.run_settings import SETTING_COLUMNS
 
 _SIZE = (4.6, 3.8)
@@ -50,11 +50,11 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
 def _networks(cells: Frame) -> dict[tuple[Any, ...], str]:
     """Name every network that has a figure, by its settings."""
     there = cells[(cells["n"] > 0) & (cells["train_seconds"] > 0)].drop_duplicates([*SETTING_COLUMNS])
-    several = len(penalties_of(there)) > 1
+    details = varying_penalty(there)
     names = {}
     for network in there.sort_values(["model", "method", "train_epsilon", "lam", *SETTING_COLUMNS]).to_dict("records"):
         key = tuple(network[name] for name in SETTING_COLUMNS)
-        names[key] = f"{network['model']}, {network_name(network, with_penalty=several)}, {training_name(network)}"
+        names[key] = f"{network['model']}, {network_name(network, details=details)}, {training_name(network)}"
     return names
 
 

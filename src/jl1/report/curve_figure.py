@@ -9,7 +9,7 @@ import pandas as pd
 from jl1 import records
 from jl1.report.drawing import COLOURS, LINES, dress, make_figure
 from jl1.report.frames import Frame
-from jl1.report.names import network_name, penalties_of, training_name
+from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.run_settings import SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"
@@ -67,11 +67,11 @@ def draw_curves(groups: list[Frame]) -> Any:
 def _draw_group(panel: Any, group: Frame, measure: str) -> None:
     """Draw the networks of a group, each in its colour, the penalty of those that have one."""
     panel.locator_params(axis="x", integer=True)
-    several = len(penalties_of(group)) > 1
+    details = varying_penalty(group)
     networks = [network for _, network in group.groupby(["lam", "penalty", "outputs", "scale"], sort=True)]
     for index, network in enumerate(networks):
         if measure == _ACCURACY or network["lam"].iloc[0] > 0:
-            name = network_name(network.iloc[0], with_penalty=several)
+            name = network_name(network.iloc[0], details=details)
             style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
             _draw_network(panel, network, measure, name, style)
 

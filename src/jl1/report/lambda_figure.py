@@ -34,9 +34,8 @@ def lambda_panels(cells: Cells) -> list[Panel]:
         for penalty in penalties_of(group):
             chosen = _with_penalty(group, penalty)
             if chosen.loc[chosen["n"] > 0, "lam"].nunique() > 1:
-                panels.append(
-                    Panel(group_name(chosen, with_settings=several), chosen, _with_penalty(values[key], penalty))
-                )
+                title = group_name(chosen, with_settings=several)
+                panels.append(Panel(title, chosen, _with_penalty(values[key], penalty)))
     return panels
 
 

@@ -1,6 +1,6 @@
 """What a table or a picture calls networks and measured accuracies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jl1.report.cells import MEASURE_COLUMNS
@@ -11,6 +11,7 @@ Penalty = tuple[str, str, str]
 
 _ORDER = {"clean": 0, "noise": 1, "fgsm": 2, "pgd": 3, "pgd_margin": 4, "standard": 8, "worst_case": 9}
 _OTHER_ATTACKS = 5
+_PENALTY = ("penalty", "outputs", "scale")
 
 
 def group_name(group: Frame, *, with_settings: bool = False) -> str:
@@ -25,6 +26,9 @@ def group_name(group: Frame, *, with_settings: bool = False) -> str:
     penalties = penalties_of(group)
     if len(penalties) == 1:
         parts.append(penalty_name(penalties[0]))
+    elif penalties:
+        common = [name for name in _PENALTY if name not in varying_penalty(group)]
+        parts += [_first_penalised(group)[name] for name in common]
     if not has_several_points(group):
         parts.append(f"{first['num_examples']:,.0f} {first['points']} points")
     return ", ".join(parts) + (f", settings {first['settings'] or 'unknown'}" if with_settings else "")
@@ -64,20 +68,25 @@ def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> st
     return " ".join(parts)
 
 
-def network_name(network: Mapping[str, Any], *, with_penalty: bool = False) -> str:
+def network_name(network: Mapping[str, Any], *, details: Sequence[str] = ()) -> str:
     """Name a network of a group by its lambda.
 
     Args:
         network: `cells.PENALTY_COLUMNS`.
-        with_penalty: Name the penalty too.
+        details: Columns of the penalty to name too, such as `varying_penalty` finds.
 
     Example:
         >>> network = {"penalty": "jacobian_l1", "outputs": "probs", "scale": "mean", "lam": 50.0}
-        >>> network_name(network, with_penalty=True)
-        'lambda 50, jacobian_l1 of probs, mean'
+        >>> network_name(network, details=["outputs"])
+        'lambda 50, probs'
     """
-    penalty = (network["penalty"], network["outputs"], network["scale"])
-    return f"lambda {network['lam']:g}" + (f", {penalty_name(penalty)}" if with_penalty and network["lam"] else "")
+    return ", ".join([f"lambda {network['lam']:g}", *(network[name] for name in details if network["lam"])])
+
+
+def varying_penalty(networks: Frame) -> list[str]:
+    """List the columns in which the penalties of some networks differ."""
+    penalised = networks[networks["lam"] > 0]
+    return [name for name in _PENALTY if penalised[name].nunique() > 1]
 
 
 def penalty_name(penalty: Penalty) -> str:
@@ -88,8 +97,12 @@ def penalty_name(penalty: Penalty) -> str:
 
 def penalties_of(group: Frame) -> list[Penalty]:
     """List the penalties of a group, sorted."""
-    columns = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
-    return sorted(columns.itertuples(index=False, name=None))
+    return sorted(group.loc[group["lam"] > 0, [*_PENALTY]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _first_penalised(group: Frame) -> Mapping[str, Any]:
+    """Return a network with a penalty."""
+    return group[group["lam"] > 0].iloc[0]
 
 
 def has_several_points(group: Frame) -> bool:
@@ -107,7 +120,7 @@ def measures_of(group: Frame) -> list[tuple[str, Frame]]:
 
 
 def measure_place(measure: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what measures are sorted by: the weakest attack first, each by radius, true labels before predicted ones."""
+    """Return what measures are sorted by: the weakest attack first, by radius, true before predicted labels."""
     return (measure["at_epoch"], attack_rank(measure["attack"]), measure["epsilon"], measure["labels"] != "true")
 
 

@@ -45,6 +45,7 @@ _NUMBERS = {
 }
 _REQUIRED = {"dataset", "model", "lam", "seed", "attack", "epsilon", "accuracy", "num_examples"}
 _DEFAULTS = {"status": FINISHED, "when": FINAL, "labels": "true", "points": "test", "rule": "attacked"}
+_WHOLE = ("warmup_epochs", "num_epochs", "epoch", "num_examples")
 _ZERO = ("lam", "train_epsilon", "warmup_epochs", "epsilon", "num_examples")  # part of what is grouped by
 
 
@@ -124,8 +125,8 @@ def read_rows(file: Path) -> Frame:
 
 
 def write_rows(rows: Frame, path: Path) -> Path:
-    """Write tidy rows as CSV."""
-    rows.to_csv(path, index=False, lineterminator="\n")
+    """Write tidy rows as CSV, each figure to its last digit."""
+    rows.astype(dict.fromkeys(_WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
     return path
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
 from jl1.report.frames import Frame
-from jl1.report.names import group_name, measures_of, network_name, penalties_of
+from jl1.report.names import group_name, measures_of, network_name, varying_penalty
 from jl1.report.notes import p_text, trend_lines
 from jl1.text_tables import Layout
 
@@ -22,14 +22,16 @@ def lay_out(cells: Cells) -> list[Layout]:
         cells: Of `cells.make_cells`.
 
     Returns:
-        The tables; the trends over lambda stand below the first of each two.
+        The tables; the trends over lambda stand below the first of each two. Without a second seed or a number of the
+        paper there are no statistics.
     """
     values = {key: part for key, part in cells.values.groupby([*GROUP_COLUMNS])}
     layouts, several = [], cells.cells["settings"].nunique() > 1
     for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
         name = group_name(group, with_settings=several)
         layouts.append(Layout(name, *_accuracies(group), trend_lines(group, values[key])))
-        layouts.append(Layout(f"{name}: statistics", *_statistics(group), []))
+        if group[["std", "paper_mean"]].notna().any(axis=None):
+            layouts.append(Layout(f"{name}: statistics", *_statistics(group), []))
     return layouts
 
 
@@ -63,8 +65,8 @@ def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
 
 def _network_names(networks: Frame) -> list[str]:
     """Name the networks of a group."""
-    several = len(penalties_of(networks)) > 1
-    return [network_name(network, with_penalty=several) for network in _records(networks)]
+    details = varying_penalty(networks)
+    return [network_name(network, details=details) for network in _records(networks)]
 
 
 def _records(frame: Frame) -> list[dict[str, Any]]:
