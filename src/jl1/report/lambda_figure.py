@@ -9,7 +9,7 @@ from jl1.report.frames import Frame
 from jl1.report.names import group_name, penalties_of
 
 _COLUMNS = 3
-_PAPER_OFFSET, _SEED_OFFSET = 0.13, -0.13  # of the steps between two lambdas
+_OFFSET = 0.022  # of the panel's width: the paper's numbers stand to the right of the means, the seeds to the left
 
 
 class Panel(NamedTuple):
@@ -78,17 +78,17 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 def _draw_choice(axes: Any, choice: Choice, values: Frame, place: dict[float, float], style: tuple[str, str]) -> None:
     """Draw the means of one measure, its seeds, and the paper's numbers."""
     colour, marker = style
-    cells = choice.cells.sort_values("lam")
+    cells, offset = choice.cells.sort_values("lam"), _OFFSET * len(place)
     axes.plot(
         cells["lam"].map(place), 100 * cells["mean"], marker=marker, color=colour, label=choice.name, markersize=5
     )
     seeds = values.merge(cells[[*MEASURE_COLUMNS]].drop_duplicates(), on=[*MEASURE_COLUMNS])
-    where = seeds["lam"].map(place) + _SEED_OFFSET
+    where = seeds["lam"].map(place) - offset
     axes.scatter(where, 100 * seeds["accuracy"], s=10, color=colour, alpha=0.45, linewidth=0)
     paper = cells[cells["paper_mean"].notna()]
     if len(paper):
         axes.errorbar(
-            paper["lam"].map(place) + _PAPER_OFFSET,
+            paper["lam"].map(place) + offset,
             100 * paper["paper_mean"],
             yerr=100 * paper["paper_std"],
             fmt=marker,
@@ -97,5 +97,5 @@ def _draw_choice(axes: Any, choice: Choice, values: Frame, place: dict[float, fl
             markersize=5,
             elinewidth=1,
             capsize=2,
-            label=f"the paper's {choice.name}",
+            label=f"{choice.name}, the paper's",
         )
