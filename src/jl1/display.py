@@ -70,6 +70,10 @@ class PlainReporter(Reporter):
             self._say(f"{what}: {done:,}/{total:,} points, {_duration(left)} left")
             self._pace = self._pace._replace(said=now)
 
+    def examined(self, what: str) -> None:
+        """Say it."""
+        self._say(f"examined: {what}")
+
     def notice(self, text: str) -> None:
         """Say it."""
         self._say(f"note: {text}")
