@@ -126,8 +126,9 @@ def _without_figures(settings: Frame, values: Frame) -> list[str]:
     bare = bare.merge(values[names].drop_duplicates(), on=names, how="left", indicator=True)
     bare = bare[bare["_merge"] == "left_only"]
     return [
-        f"no figure yet of {group.dataset}, model {group.model}, {group.method or 'no'} adversarial training "
-        f"{group.train_epsilon:g}: 0/{group.num_expected} runs"
+        f"no figure yet of {group.dataset}, model {group.model}, "
+        + (f"{group.method} at {group.train_epsilon:g}" if group.method else "no adversarial training")
+        + f": 0/{group.num_expected} runs"
         for group in bare.itertuples(index=False)
     ]
 

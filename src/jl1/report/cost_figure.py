@@ -37,8 +37,8 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
     """Return the points (cost, gain) that no other is both cheaper and better than, by cost.
 
     Example:
-        >>> pareto_front([(3, 5), (1, 2), (2, 1), (4, 6)])
-        [(1, 2), (3, 5), (4, 6)]
+        >>> pareto_front([(3.0, 5.0), (1.0, 2.0), (2.0, 1.0), (4.0, 6.0)])
+        [(1.0, 2.0), (3.0, 5.0), (4.0, 6.0)]
     """
     front: list[tuple[float, float]] = []
     for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):

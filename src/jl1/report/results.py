@@ -197,7 +197,10 @@ def _evaluated(workdir: Path, result: Mapping[str, Any], notes: list[str]) -> li
 
 def _reason(error: Exception) -> str:
     """Say what is wrong with a file."""
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    text = str(error).strip().partition("\n")[0]
+    return f"its content has another form ({text})" if isinstance(error, TypeError | AttributeError) else text
 
 
 def _rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def trend(settings: Sequence[float], values: Sequence[float]) -> Trend | None:
         The trend; None with fewer than three different settings or with values that are all the same.
 
     Example:
-        >>> trend([0, 0, 1, 1, 2, 2], [1, 2, 3, 4, 5, 6]).tau > 0.89
+        >>> trend([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).tau > 0.89
         True
     """
     if len(set(settings)) < 3 or len(set(values)) < 2:

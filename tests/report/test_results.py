@@ -1,0 +1,196 @@
+"""Results of runs as tidy rows: what is read, what is left out and named."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from synthetic import accuracy_row, evaluated_row, result_like, write_run, write_seeds
+
+from jl1.errors import UserError
+from jl1.report.results import COLUMNS, read_results, write_rows
+from jl1.report.run_settings import differing_fields, settings_digests
+
+
+def test_every_figure_of_a_real_run_is_a_row(real_run, real_result):
+    results = read_results([real_run])
+    evaluation = json.loads((real_run / "evaluation.json").read_text())["accuracies"]
+    rows = results.rows
+    assert results.notes == []
+    assert list(rows.columns) == list(COLUMNS)
+    assert len(rows) == len(real_result["accuracies"]) + len(evaluation)
+    for row in (*real_result["accuracies"], *evaluation):
+        rule = "standing" if "broken_by" in row and row["attack"] != "clean" else "attacked"
+        named = (rows["attack"] == row["attack"]) & (rows["epsilon"] == row["epsilon"]) & (rows["rule"] == rule)
+        named &= (rows["labels"] == row["labels"]) & (rows["num_examples"] == row["num_examples"])
+        assert rows.loc[named, "accuracy"].tolist() == [row["accuracy"]]
+    first = rows.iloc[0]
+    assert (first["dataset"], first["model"], first["seed"], first["penalty"]) == ("mnist_5k", "C", "0", "none")
+    assert (first["method"], first["gradient_form"], first["status"]) == ("", "plain", "finished")
+    assert first["commit"] == "" or real_result["versions"]["git_commit"].startswith(first["commit"].split("+")[0])
+    assert set(rows["strength"]) == {"pgd-2", "fgsm", "clean", "worst case of fgsm, pgd-2"}
+    assert set(rows["when"]) == {"final"}
+
+
+def test_rows_are_the_same_after_a_csv_to_the_last_digit(real_run, tmp_path):
+    rows = read_results([real_run]).rows
+    path = write_rows(rows, tmp_path / "rows.csv")
+    again = read_results([], [path]).rows
+    pd.testing.assert_frame_equal(again, rows)
+    assert write_rows(again, tmp_path / "again.csv").read_bytes() == path.read_bytes()
+
+
+def test_a_folder_of_runs_is_read_one_level_deep_and_several_together(real_result, tmp_path):
+    write_seeds(tmp_path / "one", real_result, [0.1, 0.2])
+    write_seeds(tmp_path / "two", real_result, [0.3], lam=50.0)
+    (tmp_path / "one" / "logs").mkdir()
+    results = read_results([tmp_path / "one", tmp_path / "two"])
+    assert results.notes == []
+    assert results.rows["run"].unique().tolist() == ["run-lam50-seed0", "run-lam0-seed0", "run-lam0-seed1"]
+
+
+def test_what_has_no_penalty_or_attack_says_nothing_of_them(real_result, tmp_path):
+    write_run(tmp_path / "a", result_like(real_result, penalty__name="none", penalty__lam=3.0))
+    write_run(tmp_path / "b", result_like(real_result, lam=0.0, penalty__outputs="logits"))
+    rows = read_results([tmp_path]).rows
+    assert rows[["penalty", "outputs", "scale", "lam", "method"]].drop_duplicates().values.tolist() == [
+        ["none", "", "", 0.0, ""]
+    ]
+
+
+def test_estimators_and_robust_training_are_named_with_their_strength(real_result, tmp_path):
+    made = result_like(
+        real_result,
+        lam=1.0,
+        penalty__name="jacobian_l1_sampled_classes",
+        penalty__num_draws=2,
+        penalty__every=4,
+        adversarial__epsilon=0.1,
+        adversarial__method="pgd",
+        seeds__init=7,
+    )
+    write_run(tmp_path / "a", made)
+    row = read_results([tmp_path]).rows.iloc[0]
+    assert row["penalty"] == "jacobian_l1_sampled_classes x 2 every 4"
+    assert (row["method"], row["train_epsilon"], row["seed"]) == ("pgd-10", 0.1, "0, init 7")
+
+
+def test_figures_on_the_way_keep_their_epoch(real_result, tmp_path):
+    made = result_like(real_result) | {"num_epochs": 150}
+    made["at_epochs"] = [{"epoch": 100, "accuracies": [accuracy_row("fgsm", 0.3, 0.5)]}]
+    write_run(tmp_path / "a", made, evaluation=[evaluated_row("pgd", 0.3, 0.1, epoch=120, num_steps=7)])
+    rows = read_results([tmp_path]).rows.query("attack != 'clean'")
+    assert sorted(zip(rows["when"], rows["epoch"], rows["accuracy"], strict=True)) == [
+        ("final", 150.0, 0.2),
+        ("on the way", 100.0, 0.5),
+        ("on the way", 120.0, 0.1),
+    ]
+
+
+def test_an_interrupted_run_is_marked(real_result, tmp_path):
+    write_run(tmp_path / "a", result_like(real_result) | {"stopped_because": "interrupted"})
+    assert set(read_results([tmp_path]).rows["status"]) == {"interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{not json", "is damaged"),
+        ("[1, 2]", "its content has another form"),
+        ('{"schema": "other/3"}', "its schema is other/3, and this version reads jl1.result/1"),
+        ('{"no": "schema"}', "it has no 'schema'"),
+        (b"\xff\xfe\x00", "is damaged"),
+        ("accuracy", "the accuracy 98.0 under clean is not in [0, 1]"),
+        ("config", "it has no 'penalty'"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_named_and_left_out(real_result, tmp_path, content, said):
+    write_run(tmp_path / "good", result_like(real_result))
+    bad = write_run(tmp_path / "bad", result_like(real_result, seed=1)) / "result.json"
+    if content == "accuracy":
+        content = json.dumps(result_like(real_result, accuracies=((("clean", 0.0), 98.0),)))
+    elif content == "config":
+        made = result_like(real_result)
+        del made["config"]["penalty"]
+        content = json.dumps(made)
+    bad.write_bytes(content if isinstance(content, bytes) else content.encode())
+    results = read_results([tmp_path])
+    (note,) = results.notes
+    assert note.startswith(f"{bad.parent} is left out: ")
+    assert said in note
+    assert set(results.rows["run"]) == {"good"}
+
+
+def test_a_damaged_evaluation_leaves_the_result(real_run, tmp_path):
+    workdir = shutil.copytree(real_run, tmp_path / "run")
+    (workdir / "evaluation.json").write_text("{")
+    results = read_results([workdir])
+    assert "evaluation.json is left out" in results.notes[0]
+    assert len(results.rows) == 4
+
+
+def test_settings_without_a_column_are_told_apart_and_named(real_result):
+    configs = [
+        result_like(real_result, training__batch_size=64)["config"],
+        result_like(real_result, training__batch_size=128, seed=3, lam=5.0, model__convolution="library")["config"],
+        result_like(real_result, training__batch_size=128, data__dir="elsewhere")["config"],
+    ]
+    digests = settings_digests(configs)
+    assert digests[0] != digests[1] == digests[2]
+    assert differing_fields(configs[0], configs[1]) == ["training.batch_size: 64 -> 128"]
+
+
+def test_a_field_that_an_older_version_did_not_have_makes_no_difference_where_the_others_agree(real_result):
+    old, new, other = (result_like(real_result)["config"] for _ in range(3))
+    del old["training"]["precision"]
+    assert len(set(settings_digests([old, new]))) == 1
+    other["training"]["precision"] = "tf32"
+    assert len(set(settings_digests([old, new, other]))) == 3  # which of the two the old one had is not known
+
+
+def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tmp_path):
+    write_seeds(tmp_path, real_result, [0.1, 0.2], lam=10.0, name="c")
+    runs = [
+        {"name": f"c-lam{lam:g}-seed{seed}", "overrides": {"penalty.lam": lam, "seed": seed}}
+        for lam in (10.0, 50.0)
+        for seed in range(3)
+    ]
+    sweep = {"schema": "jl1.sweep/1", "config": "table2:C", "command": "jl1 sweep", "runs": runs}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    rows = read_results([tmp_path]).rows
+    missing = rows[rows["status"] == "missing"]
+    assert sorted(zip(missing["lam"], missing["seed"], strict=True)) == [
+        (10.0, "2"),
+        (50.0, "0"),
+        (50.0, "1"),
+        (50.0, "2"),
+    ]
+    assert missing["accuracy"].isna().all()
+    assert rows["settings"].nunique() == 1
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": "jl1.sweep/9", "runs": []}', '{"schema": "jl1.sweep/1"}', "[]"])
+def test_a_damaged_sweep_is_named(real_result, tmp_path, content):
+    write_run(tmp_path / "a", result_like(real_result))
+    (tmp_path / "sweep.json").write_text(content)
+    results = read_results([tmp_path])
+    assert results.notes[0].startswith(f"{tmp_path / 'sweep.json'} is left out: ")
+    assert len(results.rows) == 2
+
+
+def test_a_run_that_is_not_finished_is_missing(real_result, tmp_path):
+    (write_run(tmp_path / "a", result_like(real_result)) / "result.json").unlink()
+    assert read_results([tmp_path]).rows["status"].tolist() == ["missing"]
+
+
+def test_folders_and_files_that_are_not_there_or_are_something_else_are_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        read_results([tmp_path / "none"])
+    with pytest.raises(UserError, match="there is no file"):
+        read_results([], [tmp_path / "none.csv"])
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no column accuracy, attack"):
+        read_results([], [tmp_path / "other.csv"])
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(UserError, match="is not a CSV file"):
+        read_results([], [tmp_path / "empty.csv"])

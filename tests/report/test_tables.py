@@ -1,0 +1,142 @@
+"""Tables and the lines below them, as text."""
+
+import json
+
+import pytest
+from synthetic import accuracy_row, evaluated_row, result_like, write_run, write_seeds
+
+from jl1.report.cells import make_cells
+from jl1.report.notes import absent_from_paper, legend, source_lines
+from jl1.report.paper_numbers import paper_numbers
+from jl1.report.results import read_results
+from jl1.report.tables import lay_out
+
+PLAIN, PENALISED, LARGE = [0.1, 0.2], [0.3, 0.4], [0.5, 0.7]
+
+
+def tables_of(folder):
+    results = read_results([folder])
+    cells = make_cells(results.rows, paper_numbers())
+    return lay_out(cells), cells, results
+
+
+@pytest.fixture(scope="module")
+def ladder(real_result, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ladder")
+    for lam, accuracies in ((0.0, PLAIN), (10.0, PENALISED), (50.0, LARGE)):
+        write_seeds(folder, real_result, accuracies, lam=lam)
+    return folder
+
+
+def test_accuracies_stand_over_lambda_and_the_papers_below(ladder):
+    (accuracies, _), _, result = tables_of(ladder)
+    assert accuracies.title == "mnist, model C, no adversarial training, jacobian_l1 of probs, mean, 10,000 test points"
+    assert accuracies.header == ["accuracy in %", "lambda 0", "lambda 10", "lambda 50"]
+    assert accuracies.lines[:4] == [
+        ["clean", "98.00 +- 0.00 (n=2)", "98.00 +- 0.00 (n=2)", "98.00 +- 0.00 (n=2)"],
+        ["  paper, table2", "-", "98.57 +- 0.06", "98.63 +- 0.11"],
+        ["fgsm at 0.3", "15.00 +- 7.07 (n=2)", "35.00 +- 7.07 (n=2)", "60.00 +- 14.14 (n=2)"],
+        ["  paper, table2", "-", "18.24 +- 9.97", "29.92 +- 14.24"],
+    ]
+    assert accuracies.lines[4][0] == "seconds of training"
+    # 8 of the 15 pairs are tied in neither, all rise: tau-b = 12 / sqrt(12 * 15)
+    assert accuracies.below == ["trend over lambda, fgsm at 0.3: Kendall's tau +0.89, p 0.021 (not corrected), 6 runs"]
+
+
+def test_statistics_name_a_measure_once_and_leave_out_what_is_not_known(ladder):
+    (_, statistics), _, _ = tables_of(ladder)
+    assert statistics.header == [
+        *("accuracy in %", "network", "n", "mean +- std", "95 %", "minus lambda 0", "p", "paper", "minus paper", "SE"),
+    ]
+    by_network = {(line[0], line[1]): line[2:] for line in statistics.lines}
+    assert by_network["fgsm at 0.3", "lambda 0"] == ["n=2", "15.00 +- 7.07", "-48.53 to 78.53", "", "", "", "", ""]
+    last = by_network["", "lambda 50"]
+    assert last[:4] == ["n=2", "60.00 +- 14.14", "-67.06 to 187.06", "+45.00"]
+    assert last[5:] == ["29.92 +- 14.24", "+30.08", "+2.7"]  # sqrt(14.24^2 / 10 + 14.14^2 / 2) = 10.97
+
+
+def test_missing_runs_are_counted_in_their_cells(ladder, real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN)
+    runs = [
+        {"name": f"run-lam{lam:g}-seed{seed}", "overrides": {"penalty.lam": lam, "seed": seed}}
+        for lam in (0.0, 50.0)
+        for seed in range(10)
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
+    (accuracies, statistics), _, _ = tables_of(tmp_path)
+    assert ["fgsm at 0.3", "15.00 +- 7.07 (2/10)", "missing (0/10)"] in accuracies.lines
+    assert "missing" in [line[3] for line in statistics.lines]
+
+
+def test_measures_come_weakest_first_and_say_what_tells_them_apart(real_result, tmp_path):
+    made = result_like(real_result) | {"num_epochs": 150}
+    made["accuracies"] = [
+        accuracy_row("pgd", 0.3, 0.1, num_steps=20, num_restarts=1),
+        accuracy_row("fgsm", 0.3, 0.3, labels="predicted"),
+        accuracy_row("fgsm", 0.3, 0.2),
+        accuracy_row("clean", 0.0, 0.98),
+    ]
+    made["at_epochs"] = [{"epoch": 100, "accuracies": [accuracy_row("fgsm", 0.3, 0.4)]}]
+    attacks = {"fgsm": {}, "pgd": {"num_steps": 100, "num_restarts": 10}}
+    evaluation = [
+        evaluated_row("worst_case", 0.3, 0.05, epoch=150, num_examples=500, attacks=attacks),
+        evaluated_row("standard", 0.3, 0.06, epoch=150, budget="full"),
+    ]
+    write_run(tmp_path / "a", made, evaluation=evaluation)
+    (accuracies,), cells, _ = tables_of(tmp_path)  # one seed, nothing of the paper: no statistics
+    assert [line[0] for line in accuracies.lines[:-1]] == [
+        "clean on 10,000 test points",
+        "fgsm at 0.3 on 10,000 test points",
+        "fgsm at 0.3 (predicted labels) on 10,000 test points",
+        "pgd-20 at 0.3 on 10,000 test points",
+        "standard (full) at 0.3 (standing) on 10,000 test points",
+        "worst case of fgsm, pgd-100 x 10 at 0.3 (standing) on 500 test points",
+        "fgsm at 0.3 after epoch 100 on 10,000 test points",
+    ]
+    assert accuracies.title == "mnist, model C, no adversarial training"
+    said = "\n".join(legend(cells))
+    assert "n = 1: one seed has no standard deviation" in said
+    assert "(standing)" in said
+    assert "Welch" not in said
+
+
+def test_several_penalties_are_named_by_what_differs(ladder, real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN)
+    write_seeds(tmp_path, real_result, LARGE, lam=50.0)
+    write_seeds(tmp_path, real_result, LARGE, lam=50.0, name="logits", penalty__outputs="logits")
+    (accuracies, _), _, _ = tables_of(tmp_path)
+    assert accuracies.header == ["accuracy in %", "lambda 0", "lambda 50, logits", "lambda 50, probs"]
+    assert "jacobian_l1, mean" in accuracies.title
+
+
+def test_mixed_machines_versions_and_commits_are_said_with_their_runs(real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN)
+    other = result_like(real_result, seed=5)
+    other["device"] = {"platform": "gpu", "kind": "Some GPU", "count": 2}
+    other["versions"] |= {"jax": "9.9", "git_commit": "f" * 40 + "+changes"}
+    write_run(tmp_path / "other", other)
+    results = read_results([tmp_path])
+    lines = source_lines(results.rows, results.configs)
+    assert any(line.startswith("mixed machines: ") and "2 x gpu Some GPU (1 runs)" in line for line in lines)
+    assert any(line.startswith("mixed versions of jax: ") and "9.9 (1 runs)" in line for line in lines)
+    assert any(line.startswith("mixed commits: ") and "ffffffffffff+changes (1 runs)" in line for line in lines)
+    assert "gradient form: plain" in lines
+
+
+def test_settings_without_a_column_are_in_the_title_and_below(real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN)
+    write_seeds(tmp_path, real_result, LARGE, name="other", training__batch_size=32)
+    layouts, _, results = tables_of(tmp_path)
+    assert len({layout.title for layout in layouts}) == 4
+    assert all(", settings " in layout.title for layout in layouts)
+    (line,) = [line for line in source_lines(results.rows, results.configs) if line.startswith("settings")]
+    assert "training.batch_size: " in line
+
+
+def test_what_the_paper_has_and_no_run_is_named(ladder):
+    _, cells, _ = tables_of(ladder)
+    (line,) = absent_from_paper(cells.cells, "table2")
+    assert line.startswith("no run for 13 of 15 networks of table2: A lambda 50, ")
+    assert "C lambda 50" not in line
+    (line,) = absent_from_paper(cells.cells, "table4")
+    assert line.startswith("no run for 6 of 6 networks of table4: C lambda 0 at 0.3")
