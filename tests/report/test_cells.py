@@ -1,4 +1,4 @@
-"""From rows to cells: statistics of the right rows, against the right baseline, beside the right number of the paper."""
+"""From rows to cells: the right rows, tested against the right baseline, beside the right number of the paper."""
 
 import math
 

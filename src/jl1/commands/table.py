@@ -12,7 +12,7 @@ from jl1.report.cells import Cells, make_cells
 from jl1.report.figures import can_draw
 from jl1.report.notes import absent_from_paper, legend, source_lines
 from jl1.report.paper_numbers import TABLES, paper_numbers
-from jl1.report.results import Results, read_results
+from jl1.report.results import FINISHED, Results, read_results
 from jl1.report.tables import lay_out
 from jl1.report.writing import NO_PICTURES, write_report
 from jl1.terminal import say
@@ -26,11 +26,11 @@ def run(arguments: list[str]) -> int:
     if not parsed.workdir and not parsed.rows:
         raise UserError("jl1 table needs --workdir=DIR, a folder of runs, or --rows=FILE.csv, or several of them")
     results = read_results([Path(name) for name in parsed.workdir], [Path(name) for name in parsed.rows])
+    if not (results.rows["accuracy"].notna() & (results.rows["status"] == FINISHED)).any():
+        reasons = "".join(f"\n  {note}" for note in results.notes)
+        raise UserError(f"there is no result of a finished run in {', '.join(parsed.workdir + parsed.rows)}{reasons}")
     tables = {"all": TABLES, "none": ()}.get(parsed.paper, (parsed.paper,))
     cells = make_cells(results.rows, paper_numbers(tables))
-    if not len(cells.cells):
-        reasons = "".join(f"\n  {note}" for note in (*results.notes, *cells.notes))
-        raise UserError(f"there is no result of a finished run in {', '.join(parsed.workdir + parsed.rows)}{reasons}")
     _show_and_write(parsed, results, cells, shlex.join(["jl1", "table", *arguments]))
     return 0
 

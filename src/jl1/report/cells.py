@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, first_row
 from jl1.report.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
 from jl1.report.results import FINISHED, ON_THE_WAY
 from jl1.report.run_settings import SETTING_COLUMNS
@@ -84,7 +84,7 @@ def trends(group: Frame, values: Frame) -> list[tuple[tuple[str, str, str], dict
             chosen = (part["lam"] == 0) | (part[["penalty", "outputs", "scale"]] == list(way)).all(axis=1)
             result = trend(part.loc[chosen, "lam"].tolist(), part.loc[chosen, "accuracy"].tolist())
             if result is not None:
-                found.append((way, part.iloc[0][[*MEASURE_COLUMNS]].to_dict(), result))
+                found.append((way, first_row(part[[*MEASURE_COLUMNS]]), result))
     return found
 
 

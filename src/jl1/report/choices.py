@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jl1.report.cells import MEASURE_COLUMNS, PENALTY_COLUMNS
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, first_row
 from jl1.report.names import attack_rank, has_several_points, measure_name
 
 _PAPER_EPSILON = 0.3  # Sec. 4.1
@@ -111,5 +111,5 @@ def _coverage(cells: Frame) -> int:
 
 def _choice(part: Frame, role: str, cells: Frame) -> Choice:
     """Name a measure."""
-    name = measure_name(part.iloc[0], with_points=has_several_points(cells))
+    name = measure_name(first_row(part), with_points=has_several_points(cells))
     return Choice(name, role, float(part["epsilon"].iloc[0]), part)

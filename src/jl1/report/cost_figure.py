@@ -5,7 +5,7 @@ from typing import Any
 from jl1.report.cells import MEASURE_COLUMNS
 from jl1.report.choices import Choice, choose_for_cost
 from jl1.report.drawing import COLOURS, MARKERS, dress, make_figure
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.run_settings import SETTING_COLUMNS
 
@@ -52,7 +52,7 @@ def _networks(cells: Frame) -> dict[tuple[Any, ...], str]:
     there = cells[(cells["n"] > 0) & (cells["train_seconds"] > 0)].drop_duplicates([*SETTING_COLUMNS])
     details = varying_penalty(there)
     names = {}
-    for network in there.sort_values(["model", "method", "train_epsilon", "lam", *SETTING_COLUMNS]).to_dict("records"):
+    for network in as_mappings(there.sort_values(["model", "method", "train_epsilon", "lam", *SETTING_COLUMNS])):
         key = tuple(network[name] for name in SETTING_COLUMNS)
         names[key] = f"{network['model']}, {network_name(network, details=details)}, {training_name(network)}"
     return names

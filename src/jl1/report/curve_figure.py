@@ -8,7 +8,7 @@ import pandas as pd
 
 from jl1 import records
 from jl1.report.drawing import COLOURS, LINES, dress, make_figure
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.run_settings import SETTING_COLUMNS
 
@@ -30,7 +30,7 @@ def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> Frame:
     """
     runs = rows[rows["run"].isin(list(workdirs))].drop_duplicates("run")
     found = []
-    for run in runs.to_dict("records"):
+    for run in as_mappings(runs):
         try:
             metrics = records.read_metrics(workdirs[run["run"]])
             epochs = [{column: float(row[field]) for field, column in _FIELDS.items()} for row in metrics]
@@ -49,7 +49,7 @@ def draw_curves(groups: list[Frame]) -> Any:
     """
     figure, grid = make_figure(len(groups), 2, (5.4, 3.6))
     for (left, right), group in zip(grid, groups, strict=True):
-        first = group.iloc[0]
+        first = first_row(group)
         title = f"{first['dataset']}, model {first['model']}, {training_name(first)}"
         _draw_group(left, group, _ACCURACY)
         dress(left, title=title, x="epoch", y="validation accuracy in %")
@@ -71,7 +71,7 @@ def _draw_group(panel: Any, group: Frame, measure: str) -> None:
     networks = [network for _, network in group.groupby(["lam", "penalty", "outputs", "scale"], sort=True)]
     for index, network in enumerate(networks):
         if measure == _ACCURACY or network["lam"].iloc[0] > 0:
-            name = network_name(network.iloc[0], details=details)
+            name = network_name(first_row(network), details=details)
             style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
             _draw_network(panel, network, measure, name, style)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jl1.report.cells import MEASURE_COLUMNS
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, first_row
 
 Penalty = tuple[str, str, str]
 """Name, outputs and scale of a penalty."""
@@ -21,7 +21,7 @@ def group_name(group: Frame, *, with_settings: bool = False) -> str:
         group: Cells of one group.
         with_settings: Say which settings without a column they have, where there are several.
     """
-    first = group.iloc[0]
+    first = first_row(group)
     parts = [first["dataset"], f"model {first['model']}", training_name(first)]
     penalties = penalties_of(group)
     if len(penalties) == 1:
@@ -102,7 +102,7 @@ def penalties_of(group: Frame) -> list[Penalty]:
 
 def _first_penalised(group: Frame) -> Mapping[str, Any]:
     """Return a network with a penalty."""
-    return group[group["lam"] > 0].iloc[0]
+    return first_row(group[group["lam"] > 0])
 
 
 def has_several_points(group: Frame) -> bool:
@@ -114,9 +114,9 @@ def measures_of(group: Frame) -> list[tuple[str, Frame]]:
     """Split a group by measure, the weakest attack first, and name each; the networks are sorted by lambda."""
     with_points = has_several_points(group)
     parts = [part for _, part in group.groupby([*MEASURE_COLUMNS], sort=True)]
-    parts.sort(key=lambda part: measure_place(part.iloc[0]))
+    parts.sort(key=lambda part: measure_place(first_row(part)))
     order = ["lam", "penalty", "outputs", "scale"]
-    return [(measure_name(part.iloc[0], with_points=with_points), part.sort_values(order)) for part in parts]
+    return [(measure_name(first_row(part), with_points=with_points), part.sort_values(order)) for part in parts]
 
 
 def measure_place(measure: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import group_name, measures_of, network_name, varying_penalty
 from jl1.report.notes import p_text, trend_lines
 from jl1.text_tables import Layout
@@ -46,10 +46,10 @@ def _accuracies(group: Frame) -> tuple[list[str], list[list[str]]]:
 
 def _measure_lines(name: str, measure: Frame) -> Iterator[list[str]]:
     """Yield jl1's line, and the paper's if it has a number."""
-    yield [name, *map(_mean, _records(measure))]
+    yield [name, *map(_mean, as_mappings(measure))]
     if measure["paper_mean"].notna().any():
         tables = sorted({*measure["paper_table"]} - {""})
-        yield [f"  paper, {' and '.join(tables)}", *(_paper(cell) or "-" for cell in _records(measure))]
+        yield [f"  paper, {' and '.join(tables)}", *(_paper(cell) or "-" for cell in as_mappings(measure))]
 
 
 def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
@@ -57,7 +57,7 @@ def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
     lines = []
     for name, measure in measures_of(group):
         names = [name, *[""] * (len(measure) - 1)]
-        for title, network, cell in zip(names, _network_names(measure), _records(measure), strict=True):
+        for title, network, cell in zip(names, _network_names(measure), as_mappings(measure), strict=True):
             lines.append([title, network, *_figures(cell)])
     filled = [index for index in range(len(_STATISTICS)) if any(line[index] for line in lines)]
     return [_STATISTICS[index] for index in filled], [[line[index] for index in filled] for line in lines]
@@ -66,13 +66,7 @@ def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
 def _network_names(networks: Frame) -> list[str]:
     """Name the networks of a group."""
     details = varying_penalty(networks)
-    return [network_name(network, details=details) for network in _records(networks)]
-
-
-def _records(frame: Frame) -> list[dict[str, Any]]:
-    """Return the rows of a frame as mappings."""
-    columns = [str(name) for name in frame.columns]
-    return [dict(zip(columns, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
+    return [network_name(network, details=details) for network in as_mappings(networks)]
 
 
 def _figures(cell: dict[str, Any]) -> Sequence[str]:

@@ -1,0 +1,129 @@
+"""`jl1 table` as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from quick import run_jl1
+from synthetic import evaluated_row, result_like, write_run, write_seeds
+
+from jl1.cli import main
+
+PLAIN, LARGE = [0.1, 0.2, 0.15], [0.5, 0.7, 0.6]
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+
+WITHOUT_JAX = """\
+import sys
+from jl1.cli import main
+status = main(sys.argv[1:])
+loaded = {"jax", "jaxlib", "flax", "optax"} & {*sys.modules}
+sys.exit(f"imported {loaded}" if loaded else status)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(real_result, tmp_path_factory):
+    """Three seeds at two lambdas."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_seeds(folder, real_result, PLAIN)
+    write_seeds(folder, real_result, LARGE, lam=50.0)
+    return folder
+
+
+def test_a_thousand_results_are_read_without_jax(real_result, tmp_path):
+    for seed in range(100):
+        for lam in range(10):
+            made = result_like(
+                real_result, lam=float(lam), seed=seed, accuracies=((("fgsm", 0.3), (seed + lam) / 200),)
+            )
+            write_run(tmp_path / "runs" / f"{lam}-{seed}", made, evaluation=[evaluated_row("pgd", 0.1, 0.1, epoch=1)])
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_JAX,
+        "table",
+        f"--workdir={tmp_path / 'runs'}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "n=100" in process.stdout
+    assert len(pd.read_csv(tmp_path / "out" / "rows.csv")) == 2000
+    assert (tmp_path / "out" / "lambda.png").exists()
+
+
+def test_it_prints_tables_with_the_paper_beside_and_writes_them(runs, tmp_path, monkeypatch):
+    status, output = run_jl1("table", f"--workdir={runs}", f"--out={tmp_path / 'out'}", cwd=tmp_path)
+    assert status == 0, output
+    for text in ("60.00 +- 10.00 (n=3)", "29.92 +- 14.24", "Welch's t-test", "paper, table2", "files: "):
+        assert text in output
+    assert "Warning" not in output
+    assert "Traceback" not in output
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert f"    jl1 table --workdir={runs} --out={tmp_path / 'out'}" in markdown
+    assert "| fgsm at 0.3 | 15.00 +- 5.00 (n=3) | 60.00 +- 10.00 (n=3) |" in markdown
+    assert r"fgsm at 0.3 & 15.00 $\pm$ 5.00 (n=3)" in (tmp_path / "out" / "table.tex").read_text()
+    cells = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert cells.loc[(cells["lam"] == 50) & (cells["attack"] == "fgsm"), "mean"].tolist() == pytest.approx([0.6])
+
+
+def test_every_number_comes_again_from_the_rows_alone(runs, real_result, tmp_path):
+    write_seeds(tmp_path / "more", real_result, [0.4], lam=10.0)
+    missing = {"name": "run-lam10-seed9", "overrides": {"penalty.lam": 10.0, "seed": 9}}
+    there = {"name": "run-lam10-seed0", "overrides": {"penalty.lam": 10.0, "seed": 0}}
+    sweep = {"schema": "jl1.sweep/1", "runs": [there, missing]}
+    (tmp_path / "more" / "sweep.json").write_text(json.dumps(sweep))
+    assert main(["table", f"--workdir={runs},{tmp_path / 'more'}", f"--out={tmp_path / 'one'}"]) == 0
+    assert main(["table", f"--rows={tmp_path / 'one' / 'rows.csv'}", f"--out={tmp_path / 'two'}"]) == 0
+    for name in ("table.csv", "table.tex", "rows.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert "40.00 (1/2)" in (tmp_path / "two" / "table.md").read_text()
+
+
+def test_damaged_files_are_warnings(runs, real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN)
+    (tmp_path / "run-lam0-seed1" / "result.json").write_text("{")
+    status, output = run_jl1("table", f"--workdir={tmp_path}", cwd=tmp_path)
+    assert status == 0
+    assert f"warning: {tmp_path / 'run-lam0-seed1'} is left out: " in output
+    assert "(n=2)" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "jl1 table needs --workdir=DIR"),
+        (["--workdir=nowhere"], "there is no folder nowhere"),
+        (["--rows=nowhere.csv"], "there is no file nowhere.csv"),
+        (["--workdir=.", "--paper=table5"], "there is no table5; there are all, table2, table3, table4, none"),
+        (["--workdir=."], "there is no result of a finished run in ."),
+    ],
+)
+def test_bad_input_is_said_without_a_traceback(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["table", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused(runs, tmp_path, capsys):
+    (tmp_path / "out").write_text("in the way")
+    assert main(["table", f"--workdir={runs}", f"--out={tmp_path / 'out'}"]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("paper", ["table2", "none"])
+def test_one_table_of_the_paper_or_none(runs, capsys, paper):
+    assert main(["table", f"--workdir={runs}", f"--paper={paper}"]) == 0
+    output = capsys.readouterr().out
+    assert ("no run for 14 of 15 networks of table2" in output) == (paper == "table2")
+    assert ("29.92" in output) == (paper == "table2")
+
+
+@pytest.mark.parametrize("name", ["model_c_20_epochs", "robust_training", "quickstart_grid"])
+def test_the_rows_in_the_documents_are_such_rows(name, capsys):
+    assert main(["table", f"--rows={DOCS / f'{name}.csv'}"]) == 0
+    output = capsys.readouterr().out
+    assert {"model_c_20_epochs": "59.60", "robust_training": "89.68", "quickstart_grid": "83.20"}[name] in output
