@@ -78,7 +78,7 @@ def test_over_lambda_the_lines_are_the_means_and_the_dots_the_seeds(cells):
     np.testing.assert_allclose(lines["fgsm at 0.3"].get_ydata(), means)
     np.testing.assert_allclose(lines["pgd at 0.3"].get_ydata(), np.array(means) / 2)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "10", "50"]
-    dots = np.concatenate([dots.get_offsets()[:, 1] for dots in axes.collections if len(dots.get_offsets())])
+    dots = np.concatenate([dots.get_offsets()[:, 1] for dots in axes.collections if hasattr(dots, "get_sizes")])
     assert len(dots) == 4 * 6
     assert {round(float(dot), 6) for dot in dots} >= {10.0, 20.0, 30.0, 40.0, 50.0, 70.0}
     papers = [container for container in axes.containers if "paper" in container.get_label()]
@@ -105,6 +105,13 @@ def test_curves_are_those_of_metrics_jsonl_and_their_mean(runs):
     assert [line.get_label() for line in labelled] == ["lambda 10 (2 runs)", "lambda 50 (2 runs)"]
     np.testing.assert_allclose(labelled[0].get_ydata(), [0.1, 0.05, 0.1 / 3])
     assert_nothing_overlaps(figure)
+
+
+def test_runs_that_are_not_finished_have_no_curve(real_result, tmp_path):
+    write_run(tmp_path / "a", result_like(real_result), metrics=metrics(0, 1.0))
+    (write_run(tmp_path / "b", result_like(real_result, seed=1), metrics=metrics(1, 1.0)) / "result.json").unlink()
+    results = read_results([tmp_path])
+    assert set(read_curves(results.rows, results.workdirs)["seed"]) == {"0"}
 
 
 def test_damaged_metrics_give_no_curve_and_no_error(real_result, tmp_path):

@@ -34,28 +34,25 @@ def runs(real_result, tmp_path_factory):
 
 
 def test_a_thousand_results_are_read_without_jax(real_result, tmp_path):
-    for seed in range(100):
-        for lam in range(10):
-            made = result_like(
-                real_result, lam=float(lam), seed=seed, accuracies=((("fgsm", 0.3), (seed + lam) / 200),)
-            )
-            write_run(tmp_path / "runs" / f"{lam}-{seed}", made, evaluation=[evaluated_row("pgd", 0.1, 0.1, epoch=1)])
-    command = [
-        sys.executable,
-        "-c",
-        WITHOUT_JAX,
-        "table",
-        f"--workdir={tmp_path / 'runs'}",
-        f"--out={tmp_path / 'out'}",
-    ]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    for seed, lam in itertools.product(range(100), range(10)):
+        accuracies = ((("fgsm", 0.3), (seed + lam) / 200),)
+        made = result_like(real_result, lam=float(lam), seed=seed, accuracies=accuracies)
+        write_run(tmp_path / "runs" / f"{lam}-{seed}", made, evaluation=[evaluated_row("pgd", 0.1, 0.1, epoch=1)])
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_JAX, "table", f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'out'}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "COLUMNS": "400"},
+    )
     assert process.returncode == 0, process.stderr
     assert "n=100" in process.stdout
     assert len(pd.read_csv(tmp_path / "out" / "rows.csv")) == 2000
     assert (tmp_path / "out" / "lambda.png").exists()
 
 
-def test_it_prints_tables_with_the_paper_beside_and_writes_them(runs, tmp_path, monkeypatch):
+def test_it_prints_tables_with_the_paper_beside_and_writes_them(runs, tmp_path):
     status, output = run_jl1("table", f"--workdir={runs}", f"--out={tmp_path / 'out'}", cwd=tmp_path)
     assert status == 0, output
     for text in ("60.00 +- 10.00 (n=3)", "29.92 +- 14.24", "Welch's t-test", "paper, table2", "files: "):

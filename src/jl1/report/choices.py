@@ -37,14 +37,14 @@ def choose_for_lambda(cells: Frame) -> list[Choice]:
     Returns:
         Up to four, none twice.
     """
-    epsilons = attacked_epsilons(cells)
+    epsilons = _epsilons(cells)
     preferred = [radius for radius in (cells["train_epsilon"].iloc[0], _PAPER_EPSILON) if radius in epsilons]
     radius = (preferred or epsilons[-1:] or [0.0])[0]
     fgsm = cells[(cells["attack"] == "fgsm") & (cells["labels"] == "true") & (cells["epsilon"] == radius)]
     choices = [
         _best_covered(cells[cells["attack"] == "clean"], "clean"),
         _best_covered(fgsm, "fgsm"),
-        *(strongest(cells, epsilon) for epsilon in dict.fromkeys((radius, *epsilons[:1]))),
+        *(strongest(cells, epsilon) for epsilon in dict.fromkeys((radius, *_widest_epsilons(cells)[:1]))),
     ]
     found = [choice for choice in choices if choice is not None]
     return list({choice.name: choice for choice in reversed(found)}.values())[::-1]
@@ -55,14 +55,11 @@ def choose_for_cost(cells: Frame, num_epsilons: int = 3) -> list[Choice]:
 
     Args:
         cells: Of one data set.
-        num_epsilons: The radii that most networks were attacked at.
+        num_epsilons: At most so many, the smallest of those that most networks were attacked at.
     """
-    attacked = cells[cells["attack"] != "clean"]
-    covered = {epsilon: _coverage(attacked[attacked["epsilon"] == epsilon]) for epsilon in attacked_epsilons(cells)}
-    kept = sorted(sorted(covered, key=lambda epsilon: -covered[epsilon])[:num_epsilons])
     choices = [
         _best_covered(cells[cells["attack"] == "clean"], "clean"),
-        *(strongest(cells, epsilon) for epsilon in kept),
+        *(strongest(cells, epsilon) for epsilon in sorted(_widest_epsilons(cells)[:num_epsilons])),
     ]
     return [choice for choice in choices if choice is not None]
 
@@ -84,10 +81,21 @@ def strongest(cells: Frame, epsilon: float) -> Choice | None:
     return _choice(part, "strongest", cells)
 
 
-def attacked_epsilons(cells: Frame) -> list[float]:
+def _attacked(cells: Frame) -> Frame:
+    """Return the cells under attack that have a figure, taken at the end of the training."""
+    return cells[(cells["attack"] != "clean") & (cells["n"] > 0) & (cells["at_epoch"] == 0)]
+
+
+def _epsilons(cells: Frame) -> list[float]:
     """List the radii that there are figures at, sorted."""
-    attacked = cells[(cells["attack"] != "clean") & (cells["n"] > 0) & (cells["at_epoch"] == 0)]
-    return sorted(set(attacked["epsilon"].astype(float)))
+    return sorted(set(_attacked(cells)["epsilon"].astype(float)))
+
+
+def _widest_epsilons(cells: Frame) -> list[float]:
+    """List the radii that most networks were attacked at, sorted."""
+    attacked = _attacked(cells)
+    covered = {epsilon: _coverage(attacked[attacked["epsilon"] == epsilon]) for epsilon in _epsilons(cells)}
+    return [epsilon for epsilon, coverage in covered.items() if coverage == max(covered.values())]
 
 
 def _best_covered(cells: Frame, role: str) -> Choice | None:

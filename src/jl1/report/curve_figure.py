@@ -10,6 +10,7 @@ from jl1 import records
 from jl1.report.drawing import COLOURS, LINES, dress, make_figure
 from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
+from jl1.report.results import FINISHED
 from jl1.report.run_settings import SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"
@@ -18,7 +19,7 @@ _FIELDS = {"epoch": "epoch", "validation_accuracy": _ACCURACY, "penalty": _PENAL
 
 
 def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> Frame:
-    """Read the epochs of all runs that have a folder here.
+    """Read the epochs of all finished runs that have a folder here.
 
     Args:
         rows: Tidy rows.
@@ -28,7 +29,7 @@ def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> Frame:
         A row an epoch: the settings, `seed`, `epoch`, `validation_accuracy`, `penalty_value`; runs whose
         metrics.jsonl cannot be read have none.
     """
-    runs = rows[rows["run"].isin(list(workdirs))].drop_duplicates("run")
+    runs = rows[rows["run"].isin(list(workdirs)) & (rows["status"] == FINISHED)].drop_duplicates("run")
     found = []
     for run in as_mappings(runs):
         try:

@@ -10,6 +10,7 @@ from jl1.report.paper_numbers import NUM_REPEATS, paper_numbers
 from jl1.report.run_settings import differing_fields
 
 _SOURCES = {"machine": "machines", "jax": "versions of jax", "commit": "commits", "gradient_form": "gradient forms"}
+_SAYS_NOTHING = ("", "plain")  # not recorded; without a penalty there is one form only
 
 
 def legend(cells: Cells) -> list[str]:
@@ -72,9 +73,9 @@ def _made_with(rows: Frame) -> list[str]:
     """Write a line for each of machine, version, commit and form of the gradient."""
     lines = []
     for column, plural in _SOURCES.items():
-        found = rows[rows[column] != ""].groupby(column)["run"].nunique()
+        found = rows[~rows[column].isin(_SAYS_NOTHING)].groupby(column)["run"].nunique()
         if len(found) > 1:
-            counts = ", ".join(f"{name} ({runs} runs)" for name, runs in found.items())
+            counts = ", ".join(f"{name} ({runs} run{'s' * (runs > 1)})" for name, runs in found.items())
             lines.append(f"mixed {plural}: {counts}")
         elif len(found):
             lines.append(f"{column.replace('_', ' ')}: {found.index[0]}")
