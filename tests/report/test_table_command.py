@@ -1,6 +1,8 @@
 """`jl1 table` as a user runs it."""
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path

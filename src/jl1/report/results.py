@@ -1,6 +1,6 @@
 """The figures of many runs as tidy rows, one a run, attack and radius: from their folders, or from a CSV of such rows.
 
-Reads no parameters and imports no JAX. Whatever cannot be read is named and left out. docs/tables.md lists the columns.
+Whatever cannot be read is named and left out. docs/tables.md lists the columns.
 """
 
 import math
