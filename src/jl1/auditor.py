@@ -1,7 +1,6 @@
 """The audit of a run: its newest checkpoint, attacked and examined; audit.json, a page to read, and pictures."""
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +103,9 @@ def audit_run(
     tasks = audit_tasks(suite, epsilon)
 
     def stands(name: str, radius: float) -> np.ndarray:
-        title = f"{name if name == 'clean' else f'{name} {radius:g}'} ({1 + tasks.index((name, radius))} of {len(tasks)})"
+        title = (
+            f"{name if name == 'clean' else f'{name} {radius:g}'} ({1 + tasks.index((name, radius))} of {len(tasks)})"
+        )
         return battery.attack(name, radius, title).stands
 
     try:

@@ -192,9 +192,7 @@ def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) 
     progress("Eq. 2 on segments")
     starts, labels = subject.inputs[:_NUM_SEGMENTS], subject.labels[:_NUM_SEGMENTS]
     logits_fn = partial(subject.apply_fn, subject.params)
-    ends = np.asarray(
-        fgsm(logits_fn, jnp.asarray(starts), labels=jnp.asarray(labels), epsilon=subject.epsilon)
-    )
+    ends = np.asarray(fgsm(logits_fn, jnp.asarray(starts), labels=jnp.asarray(labels), epsilon=subject.epsilon))
     norms = walk_segments(module, subject.params, starts=starts, ends=ends, labels=labels, batch_size=len(starts))
     return Segments(norms, np.abs(ends - starts).reshape(len(starts), -1).max(axis=1))
 

@@ -160,8 +160,11 @@ GAUGE_INVARIANT = ("centred_logits", "probs", "log_probs")
 
 GAUGE_PENALTIES: Mapping[str, PenaltyFn] = {
     f"{name} on {outputs}": make_penalty(name, outputs=outputs)
-    for name in ("jacobian_l1", "class_sum_l1", "jacobian_frobenius")
-    for outputs in ("logits", *GAUGE_INVARIANT)
+    for name, outputs in (
+        *(("jacobian_l1", outputs) for outputs in ("logits", *GAUGE_INVARIANT)),
+        ("class_sum_l1", "logits"),
+        ("class_sum_l1", "log_probs"),
+    )
 }
 """What is measured unless penalties are given."""
 
