@@ -162,7 +162,7 @@ def _selection(config: Config, epoch: int, points: str) -> Check:
     best = config.training.weights == "best"
     figure = "the best epoch on the validation points" if best else f"the last epoch, {epoch}"
     chosen_here = best and points == "validation"
-    advice = "Audit it on the test points: it was chosen on these." if chosen_here else "No action."
+    advice = "Audit it on the test points: it was chosen on these."
     outcome = "WARN" if chosen_here else "PASS"
     return Check("checkpoint not chosen on these points", "hygiene", outcome, figure, advice, False, {})
 
