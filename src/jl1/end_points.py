@@ -12,10 +12,11 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jl1.array_types import ApplyFn, BatchedFn, Inputs, Labels, LogitsFn, Outputs, Params, PerExample, Scalar
 from jl1.attacks.fgsm import fgsm
-from jl1.jacobian import entrywise_l1, input_jacobian
+from jl1.jacobian import entrywise_l1
 from jl1.penalties import OUTPUTS
 
 TRACED_OUTPUTS = ("logits", "probs")
@@ -49,8 +50,8 @@ class EndPoints(NamedTuple):
 def end_point_norms(batched_fn: BatchedFn, inputs: Inputs, *, twins: Inputs, labels: Labels) -> EndPoints:
     """Measure the outputs and their gradients at both ends of the segment from x to x' (Fig. 1).
 
-    It holds the whole Jacobian of all points: meant for a few. What happens between the ends is
-    `segments.segment_gradient_norms`.
+    One forward pass, and one reverse pass for each output. What happens between the ends is
+    `segments.segment_gradient_norms`. Not jitted.
 
     Args:
         batched_fn: Batch of inputs to a batch of output vectors; examples must not interact.
@@ -69,10 +70,9 @@ def end_point_norms(batched_fn: BatchedFn, inputs: Inputs, *, twins: Inputs, lab
         (-1.0, 3.5, 3.0, 6.5)
     """
     chex.assert_equal_shape([inputs, twins])
-    rows = jnp.arange(len(labels))
-    outputs, twin_outputs = batched_fn(inputs), batched_fn(twins)
-    norms, twin_norms = _gradient_norms(batched_fn, inputs), _gradient_norms(batched_fn, twins)
-    changes = twin_outputs - outputs
+    values, norms = _outputs_and_norms(batched_fn, jnp.concatenate([inputs, twins]))  # both at once compile faster
+    (outputs, twin_outputs), (norms, twin_norms) = jnp.split(values, 2), jnp.split(norms, 2)
+    rows, changes = jnp.arange(len(labels)), twin_outputs - outputs
     return EndPoints(
         outputs,
         twin_outputs,
@@ -109,6 +109,12 @@ def make_trace_step(apply_fn: ApplyFn) -> Callable[..., dict[str, EndPoints]]:
     return jax.jit(step)
 
 
-def _gradient_norms(batched_fn: BatchedFn, inputs: Inputs) -> Outputs:
-    """Compute ||grad f_i||_1 of every output."""
-    return jax.vmap(entrywise_l1)(input_jacobian(lambda point: batched_fn(point[None])[0], inputs))
+def _outputs_and_norms(batched_fn: BatchedFn, inputs: Inputs) -> tuple[Outputs, Outputs]:
+    """Compute every output f_i and its ||grad f_i||_1, by one reverse pass after the other."""
+    outputs, pullback = jax.vjp(batched_fn, inputs)
+    chex.assert_rank(outputs, 2)
+
+    def norm(unit: Float[Array, " outputs"]) -> PerExample:
+        return entrywise_l1(pullback(jnp.broadcast_to(unit, outputs.shape))[0])
+
+    return outputs, jax.lax.map(norm, jnp.eye(outputs.shape[1], dtype=outputs.dtype)).T
