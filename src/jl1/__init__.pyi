@@ -48,6 +48,8 @@ from .jacobian import input_jacobian as input_jacobian
 from .jacobian import l1_jacobian_norm as l1_jacobian_norm
 from .jacobian import sum_over_jacobian_rows as sum_over_jacobian_rows
 from .lazy import make_lazy_gradient as make_lazy_gradient
+from .loss_surfaces import LossSurfaces as LossSurfaces
+from .loss_surfaces import make_surface_step as make_surface_step
 from .losses import LossTerms as LossTerms
 from .losses import cross_entropy as cross_entropy
 from .losses import cross_entropy_off_label as cross_entropy_off_label
