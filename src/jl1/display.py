@@ -183,14 +183,16 @@ def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path)
 
 
 def show_audit(console: Console, content: dict[str, Any], page: Path) -> None:
-    """Show the lines of an audit, what they come to, and where its files are."""
+    """Show the accuracies of an audit, a line a check, what they come to, and where its files are."""
     part = f"the first {content['num_examples']:,} of " if content["num_examples"] < content["num_points"] else ""
-    say(
-        console,
-        f"\naccuracy in %, and its 95 % interval, on {part}{content['num_points']:,} {content['points']} points",
-    )
+    points = f"{part}{content['num_points']:,} {content['points']} points"
+    say(console, f"\naccuracy in %, and its 95 % interval, on {points}")
     console.print(accuracy_table([{"labels": "true", **row} for row in content["accuracies"]]))
-    console.print(table)
+    for check in content["checks"]:
+        line = Text.assemble((check["outcome"], _STYLES[check["outcome"]]), f"  {check['name']}: {check['figure']}")
+        console.print(line, soft_wrap=True)
+        if check["outcome"] != "PASS":
+            say(console, f"      -> {check['advice']}")
     say(console, f"\n{content['sentence']}")
     say(console, f"files: {page} (to read), {page.with_name('audit.json')}")
 

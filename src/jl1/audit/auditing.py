@@ -30,7 +30,7 @@ StandsFn = Callable[[str, float], np.ndarray]
 ProgressFn = Callable[[str], None]
 """Told what is being measured."""
 
-_AT_EVERY_RADIUS = ("fgsm", "pgd_40", "standard")
+_AT_EVERY_RADIUS = ("fgsm", "pgd", "standard")
 _NUM_SEGMENTS = 50
 
 
@@ -141,7 +141,7 @@ def audit_network(
 
 
 def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
-    """List attacks and radii: all attacks at `epsilon`, some at half of it, at twice, and at half the range.
+    """List attacks and radii: all attacks at `epsilon`, some at a quarter, half and twice of it, and at half the range.
 
     Args:
         suite: From `attacks.make_audit_suite`.
@@ -152,9 +152,9 @@ def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
 
     Example:
         >>> len(audit_tasks(make_audit_suite("fast"), 0.1))
-        16
+        19
     """
-    radii = sorted({epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
+    radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
     at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
     return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
 
