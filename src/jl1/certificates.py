@@ -22,11 +22,9 @@ References:
     arXiv:1804.09699 (Fast-Lip: the largest gradient in the ball). Hein, Andriushchenko 2017, arXiv:1705.08475.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,37 +33,9 @@ from jaxtyping import Array, Float, Int
 from jl1.array_types import Inputs, Labels, Mask, Outputs, Params, Scalar
 from jl1.attacks.ball import check_radius
 from jl1.evaluation import over_batches
+from jl1.intervals import SLOPES, Interval, affine, times
 from jl1.models import Dense, SequentialNet, convolution_form, make_apply_fn
 from jl1.passes import Network, bind
-
-
-class Interval(NamedTuple):
-    """Numbers that lie between two others."""
-
-    low: Float[Array, "..."]
-    high: Float[Array, "..."]
-
-
-def _step_slopes(slope: float, entering: Interval) -> Interval:
-    """Return the slopes of an activation that is linear on both sides of 0; what can only be 0 counts as off."""
-    may_be_on, may_be_off = entering.high > 0, entering.low < 0
-    return Interval(jnp.where(may_be_on & ~may_be_off, 1.0, slope), jnp.where(may_be_on, 1.0, slope))
-
-
-def _tanh_slopes(entering: Interval) -> Interval:
-    """Return the slopes of tanh, 1 - tanh^2: they fall on both sides of 0."""
-    farthest = jnp.maximum(jnp.abs(entering.low), jnp.abs(entering.high))
-    nearest = jnp.maximum(jnp.maximum(entering.low, -entering.high), 0)
-    return Interval(1 - jnp.tanh(farthest) ** 2, 1 - jnp.tanh(nearest) ** 2)
-
-
-_SLOPES: Mapping[Any, Callable[[Interval], Interval]] = {
-    nn.relu: partial(_step_slopes, 0.0),
-    nn.leaky_relu: partial(_step_slopes, 0.01),
-    nn.softplus: lambda entering: Interval(nn.sigmoid(entering.low), nn.sigmoid(entering.high)),
-    nn.tanh: _tanh_slopes,
-}
-"""Monotone activations: what enters one to its slopes there."""
 
 
 def certified_margins(
@@ -152,7 +122,7 @@ def certified_accuracy(
     inputs: Float[np.ndarray | Array, " num_examples *features"],
     labels: Int[np.ndarray | Array, " num_examples"],
     epsilon: float,
-    batch_size: int = 500,
+    batch_size: int = 100,
 ) -> float:
     """Compute the share of points that no attack of this radius can break: at most the accuracy under any attack.
 
@@ -181,8 +151,8 @@ def _bounds(
     module: SequentialNet, params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar
 ) -> tuple[Outputs, tuple[Outputs, Outputs]]:
     """Return the margins' bounds by intervals and by Eq. 2, and the bounds of the gradients' norms."""
-    if module.activation not in _SLOPES:
-        names = ", ".join(getattr(known, "__name__", str(known)) for known in _SLOPES)
+    if module.activation not in SLOPES:
+        names = ", ".join(getattr(known, "__name__", str(known)) for known in SLOPES)
         raise ValueError(f"bounds need an activation that never falls: {names}")
     check_radius(epsilon, 0.0, 1.0)
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
@@ -213,19 +183,12 @@ def _forward(module: SequentialNet, net: Network, box: Interval) -> tuple[list[I
     """Return the slopes of every activation in the box, and what enters the last layer."""
     slopes = []
     for op, kernel, bias in zip(net.ops[:-1], net.kernels[:-1], net.biases[:-1], strict=True):
-        entering = _affine(op.push, kernel, box)
+        entering = affine(op.push, kernel, box)
         shift = bias.reshape(*[1] * (entering.low.ndim - 1), -1)
         entering = Interval(entering.low + shift, entering.high + shift)
-        slopes.append(_SLOPES[module.activation](entering))
+        slopes.append(SLOPES[module.activation](entering))
         box = Interval(module.activation(entering.low), module.activation(entering.high))
     return slopes, box
-
-
-def _affine(push: Callable[..., Array], kernel: Array, values: Interval, **options: Any) -> Interval:
-    """Push an interval through a linear map, the same for all examples; pools are averages, and have no signs."""
-    centre = push(kernel, (values.low + values.high)[None] / 2, **options)[0]
-    radius = push(jnp.abs(kernel), (values.high - values.low)[None] / 2, **options)[0]
-    return Interval(centre - radius, centre + radius)
 
 
 def _margin_of_box(net: Network, last: Interval, margin: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
@@ -241,7 +204,7 @@ def _margin_by_gradient(
     """Return how far one margin an example can fall within the box (at most 0), and its gradient's largest norm."""
     rows = Interval(margin, margin)
     for op, kernel, slope in zip(net.ops[:0:-1], net.kernels[:0:-1], slopes[::-1], strict=True):
-        rows = _times(_through(op, kernel, rows), slope)
+        rows = times(_through(op, kernel, rows), slope)
     rows = _through(net.ops[0], net.kernels[0], rows)
     falls = jnp.minimum(rows.high * (box.low - inputs), rows.low * (box.high - inputs))
     norms = jnp.maximum(rows.high, -rows.low)
@@ -250,12 +213,4 @@ def _margin_by_gradient(
 
 def _through(op: Any, kernel: Array, rows: Interval) -> Interval:
     """Pull an interval of rows back through a layer; where it is one number, it stays one."""
-    return _affine(op.pull, kernel, rows, fn=lambda row: row)
-
-
-def _times(rows: Interval, slopes: Interval) -> Interval:
-    """Multiply intervals, the second of which is not negative."""
-    return Interval(
-        jnp.minimum(rows.low * slopes.low, rows.low * slopes.high),
-        jnp.maximum(rows.high * slopes.low, rows.high * slopes.high),
-    )
+    return affine(op.pull, kernel, rows, fn=lambda row: row)

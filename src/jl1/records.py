@@ -23,6 +23,9 @@ SCHEMA = "jl1.result/1"
 EVALUATION_SCHEMA = "jl1.evaluation/1"
 """The same for evaluation.json."""
 
+AUDIT_SCHEMA = "jl1.audit/1"
+"""The same for audit.json."""
+
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
@@ -110,6 +113,18 @@ def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
     """Write all rows of `jl1 evaluate`."""
     return write_json(workdir / _EVALUATION, {"schema": EVALUATION_SCHEMA, "accuracies": rows})
+
+
+def audit_folder(workdir: Path) -> Path:
+    """Return the folder of a run's audit, made if it is not there."""
+    folder = workdir / "audit"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def write_audit(workdir: Path, content: dict[str, Any]) -> Path:
+    """Write what an audit has found and return its path."""
+    return write_json(audit_folder(workdir) / "audit.json", content)
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
