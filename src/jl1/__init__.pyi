@@ -23,6 +23,10 @@ from .attacks.square import square as square
 from .attacks.targets import over_targets as over_targets
 from .attacks.targets import ranked_targets as ranked_targets
 from .attacks.transfer import transfer as transfer
+from .certificates import certified_accuracy as certified_accuracy
+from .certificates import certified_margins as certified_margins
+from .certificates import gradient_norm_bounds as gradient_norm_bounds
+from .certificates import make_certificate_step as make_certificate_step
 from .closed_form import has_closed_form as has_closed_form
 from .closed_form import make_closed_form_gradient as make_closed_form_gradient
 from .convolution import patch_convolution as patch_convolution

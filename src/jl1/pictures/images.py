@@ -48,28 +48,28 @@ def draw_adversarial_images(
             for panel, image, decision in zip(column, (points, attacked), decisions, strict=False):
                 _draw_image(panel, image, cmap="gray", vmin=0, vmax=1)
                 _write_decision(panel, names[decision], is_right=decision == label)
-            difference = _draw_difference(column[2], attacked - points, scale)
+            _draw_difference(column[2], attacked - points, scale)
         for panel, name in zip(panels[:, 0], _ROWS, strict=True):
             panel.set_ylabel(name)
         if clean.shape[-1] == 1:
-            figure.colorbar(
-                difference, ax=panels[2], aspect=8, ticks=[-scale, 0, scale], format=lambda value, _: f"{value:.2g}"
-            )
+            bar = figure.colorbar(panels[2, 0].images[0], ax=panels[2], aspect=8, ticks=[-scale, 0, scale])
+            bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
 
 
-def _draw_image(panel: Any, image: np.ndarray, **options: Any) -> Any:
+def _draw_image(panel: Any, image: np.ndarray, **options: Any) -> None:
     """Draw one image, grey if it has one channel."""
     panel.set_xticks([])
     panel.set_yticks([])
     panel.spines[["top", "right"]].set_visible(True)
-    return panel.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, interpolation="nearest", **options)
+    panel.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, interpolation="nearest", **options)
 
 
-def _draw_difference(panel: Any, difference: np.ndarray, scale: float) -> Any:
+def _draw_difference(panel: Any, difference: np.ndarray, scale: float) -> None:
     """Draw what was added: no change is white, or grey where there are colours."""
     if difference.shape[-1] == 1:
-        return _draw_image(panel, difference, cmap="PuOr", vmin=-scale, vmax=scale)
-    return _draw_image(panel, np.clip(0.5 + difference / (2 * scale), 0, 1))
+        _draw_image(panel, difference, cmap="PuOr", vmin=-scale, vmax=scale)
+    else:
+        _draw_image(panel, np.clip(0.5 + difference / (2 * scale), 0, 1))
 
 
 def _write_decision(panel: Any, name: str, *, is_right: bool) -> None:

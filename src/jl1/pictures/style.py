@@ -22,7 +22,7 @@ HALF_PAGE = 3.5
 """Inches."""
 
 _DPI = 220
-_RC = {
+_RC: dict[Any, Any] = {  # a type checker knows the names of the installed version alone
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
