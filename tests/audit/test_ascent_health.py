@@ -35,10 +35,10 @@ def test_a_linear_network_is_climbed_before_the_last_steps():
 
 
 def test_a_lowest_coordinate_that_moves_alone_still_rises_at_the_end():
-    points = jnp.full((5, 400), 0.5)
+    points = jnp.full((5, 100), 0.5)
     health = walk(lambda inputs: against_zero(jnp.min(inputs, axis=1) - 1), points, num_steps=100)
-    assert (health.late_rise > 0.05).all()
-    assert (health.late_rise < 0.2).all()  # about the tenth of a steady rise
+    assert (health.late_rise > 0.03).all()
+    assert (health.late_rise < 0.1).all()  # it rises ever more slowly, as ever more coordinates are low
     assert not health.was_broken.any()
 
 

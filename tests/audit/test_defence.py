@@ -39,7 +39,7 @@ def test_a_penalty_without_slopes_is_climbed_all_the_same():
     assert (after >= before).all()
     assert (after > 1.05 * before).any()
     assert (jnp.abs(peaks - INPUTS) <= 0.3 + 1e-6).all()
-    np.testing.assert_array_equal(climb(INPUTS, epsilon=0.0, key=KEY), INPUTS)
+    np.testing.assert_allclose(climb(INPUTS, epsilon=0.0, key=KEY), INPUTS)
 
 
 def test_pgd_from_the_peak_finds_what_a_flat_start_hides():
@@ -53,8 +53,8 @@ def test_pgd_from_the_peak_finds_what_a_flat_start_hides():
         jax.jit(partial(attack_fn, logits_fn, **options))(points, key=KEY) for attack_fn in (pgd, pgd_from_peak)
     )
     stands = [(logits_fn(adversarial).argmax(1) == labels).sum() for adversarial in (plain, from_peak)]
-    assert stands[0] > 10  # random starts below 0.6
-    assert stands[1] == 0
+    assert stands[0] > 15  # the random starts below 0.6
+    assert stands[1] < 5  # a plateau is left by chance
     assert (jnp.abs(from_peak - points) <= 0.2 + 1e-6).all()
 
 

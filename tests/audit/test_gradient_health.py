@@ -1,4 +1,4 @@
-"""Gradients of attack losses, known in closed form: linear networks, constant ones, and numbers at the end of float32."""
+"""Gradients of attack losses, known in closed form: linear networks, constant ones, the smallest numbers."""
 
 from functools import partial
 

@@ -51,9 +51,7 @@ def test_the_transforms_are_what_their_names_say():
 def test_the_plain_column_is_the_plain_attack():
     attack_fn = partial(pgd, num_steps=5)
     step = make_eval_step(lambda params, inputs: inputs @ params, attack_fn=attack_fn)
-    expected = measure(
-        step, jnp.asarray(WEIGHTS), inputs=INPUTS, labels=LABELS, batch_size=16, epsilon=0.1, key=KEY
-    )
+    expected = measure(step, jnp.asarray(WEIGHTS), inputs=INPUTS, labels=LABELS, batch_size=16, epsilon=0.1, key=KEY)
     columns = stands(1.0, attack_fn)
     assert columns.shape == (30, len(TRANSFORMS))
     np.testing.assert_array_equal(columns[:, 0], expected)

@@ -92,7 +92,7 @@ def check_gradients(health: GradientHealth, *, loss: str) -> Check:
     )
 
 
-def check_alignment(cosines: PerExample, *, loss: str) -> Check:
+def check_alignment(cosines: PerExample | np.ndarray, *, loss: str) -> Check:
     """Judge whether the gradient of a loss points one way inside the ball."""
     mean = float(np.mean(cosines))
     return Check(
@@ -184,7 +184,7 @@ def check_planted(planted: Planted) -> Check:
     )
 
 
-def check_adaptive_attack(stands_plain: Mask, stands_adaptive: Mask, *, attack: str) -> Check:
+def check_adaptive_attack(stands_plain: Mask | np.ndarray, stands_adaptive: Mask | np.ndarray, *, attack: str) -> Check:
     """Judge whether an attack on the defence itself breaks points that PGD does not."""
     return _check_beside(
         stands_plain,
