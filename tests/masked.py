@@ -40,6 +40,7 @@ def _shatter(inputs):
 
 NETWORKS = {
     "plain": _behind(lambda inputs: inputs),
+    "saturated 1e2": _behind(lambda inputs: inputs, scale=1e2),
     "saturated 1e3": _behind(lambda inputs: inputs, scale=1e3),
     "saturated 1e6": _behind(lambda inputs: inputs, scale=1e6),
     "stopped gradient": _behind(jax.lax.stop_gradient),
