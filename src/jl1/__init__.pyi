@@ -23,9 +23,16 @@ from .attacks.square import square as square
 from .attacks.targets import over_targets as over_targets
 from .attacks.targets import ranked_targets as ranked_targets
 from .attacks.transfer import transfer as transfer
+from .certificates import certified_accuracy as certified_accuracy
+from .certificates import certified_margins as certified_margins
+from .certificates import gradient_norm_bounds as gradient_norm_bounds
+from .certificates import make_certificate_step as make_certificate_step
 from .closed_form import has_closed_form as has_closed_form
 from .closed_form import make_closed_form_gradient as make_closed_form_gradient
 from .convolution import patch_convolution as patch_convolution
+from .end_points import EndPoints as EndPoints
+from .end_points import end_point_norms as end_point_norms
+from .end_points import make_trace_step as make_trace_step
 from .estimators import jacobian_frobenius_projected as jacobian_frobenius_projected
 from .estimators import jacobian_l1_finite_difference as jacobian_l1_finite_difference
 from .estimators import jacobian_l1_random_sign as jacobian_l1_random_sign
@@ -45,6 +52,8 @@ from .jacobian import input_jacobian as input_jacobian
 from .jacobian import l1_jacobian_norm as l1_jacobian_norm
 from .jacobian import sum_over_jacobian_rows as sum_over_jacobian_rows
 from .lazy import make_lazy_gradient as make_lazy_gradient
+from .loss_surfaces import LossSurfaces as LossSurfaces
+from .loss_surfaces import make_surface_step as make_surface_step
 from .losses import LossTerms as LossTerms
 from .losses import cross_entropy as cross_entropy
 from .losses import cross_entropy_off_label as cross_entropy_off_label

@@ -1,19 +1,24 @@
 """What the terminal shows: a live display where there is one, plain lines elsewhere, tables at the end."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
+from jl1.terminal import say
 
 _SECONDS_BETWEEN_LINES = 30
+_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
 
 
 class _Pace(NamedTuple):
@@ -65,6 +70,10 @@ class PlainReporter(Reporter):
             left = (now - self._pace.start) / (done - self._pace.began_with) * (total - done)
             self._say(f"{what}: {done:,}/{total:,} points, {_duration(left)} left")
             self._pace = self._pace._replace(said=now)
+
+    def examined(self, what: str) -> None:
+        """Say it."""
+        self._say(f"examined: {what}")
 
     def notice(self, text: str) -> None:
         """Say it."""
@@ -122,6 +131,14 @@ class LiveReporter(PlainReporter):
         self._progress.update(self._task, description=description, completed=done, total=total, facts=facts)
 
 
+@contextmanager
+def open_reporter(console: Console) -> Iterator[PlainReporter]:
+    """Give the reporter that fits the terminal."""
+    reporter = LiveReporter(console) if console.is_terminal else PlainReporter(console)
+    with reporter if isinstance(reporter, LiveReporter) else nullcontext():
+        yield reporter
+
+
 def accuracy_table(rows: list[dict[str, Any]]) -> Table:
     """Lay out accuracies in percent: a row an attack, a column a radius."""
     epsilons = sorted({row["epsilon"] for row in rows})
@@ -130,13 +147,13 @@ def accuracy_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(f"epsilon {epsilon:g}" if epsilon else "no attack", justify="right")
     cells: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
-        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
+        cells.setdefault((attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
     for (attack, labels), by_epsilon in cells.items():
         table.add_row(attack, labels, *(by_epsilon.get(epsilon, "") for epsilon in epsilons))
     return table
 
 
-def _attack_name(row: dict[str, Any]) -> str:
+def attack_name(row: dict[str, Any]) -> str:
     """Write an attack with its strength, such as pgd-100 x 10."""
     if "budget" in row:
         return f"{row['attack']} ({row['budget']})"
@@ -163,6 +180,21 @@ def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path)
     for line in order_warnings(rows):
         say(console, f"warning: {line}")
     say(console, f"files: {workdir / 'evaluation.json'}, a verdict for each point in {workdir / 'evaluation'}")
+
+
+def show_audit(console: Console, content: dict[str, Any], page: Path) -> None:
+    """Show the accuracies of an audit, a line a check, what they come to, and where its files are."""
+    part = f"the first {content['num_examples']:,} of " if content["num_examples"] < content["num_points"] else ""
+    points = f"{part}{content['num_points']:,} {content['points']} points"
+    say(console, f"\naccuracy in %, and its 95 % interval, on {points}")
+    console.print(accuracy_table([{"labels": "true", **row} for row in content["accuracies"]]))
+    for check in content["checks"]:
+        line = Text.assemble((check["outcome"], _STYLES[check["outcome"]]), f"  {check['name']}: {check['figure']}")
+        console.print(line, soft_wrap=True)
+        if check["outcome"] != "PASS":
+            say(console, f"      -> {check['advice']}")
+    say(console, f"\n{content['sentence']}")
+    say(console, f"files: {page} (to read), {page.with_name('audit.json')}")
 
 
 def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:
@@ -192,11 +224,6 @@ def order_warnings(rows: list[dict[str, Any]]) -> list[str]:
             for weak, strong in order_violations(accuracies)
         ]
     return lines
-
-
-def say(console: Console, text: str) -> None:
-    """Write text as it is: no markup, no colour, no line breaks of rich's own."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _sizes(data: Dataset) -> str:

@@ -43,7 +43,7 @@ class Check(NamedTuple):
         outcome: PASS; WARN where the figure needs a look; FAIL where the evaluation cannot be trusted; SKIP where it
             does not apply.
         figure: One line with its number and unit.
-        advice: One sentence: what to do.
+        advice: One sentence: what to do unless it passes.
         shows_masking: Whether a failure means that gradients are masked, so that attacks by gradient say nothing.
         values: The numbers behind it, by name.
     """
