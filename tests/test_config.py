@@ -65,6 +65,8 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("evaluation.epsilons", (0.1, 1.5), r"numbers in \[0, 1\]"),
         ("evaluation.epsilons", (), r"numbers in \[0, 1\]"),
         ("evaluation.pgd_steps", 0, "at least 1"),
+        ("log.traced_points", -1, r"in \[0, 100\]"),
+        ("log.traced_points", 500, r"in \[0, 100\]"),
         ("seed", -1, r"in \[0, 2\*\*32\)"),
     ],
 )

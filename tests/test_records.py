@@ -78,13 +78,21 @@ def test_a_damaged_config_is_named(tmp_path):
         records.read_config(tmp_path)
 
 
-def test_metrics_are_cut_back_to_what_the_checkpoint_knows(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "append", "read"),
+    [
+        ("metrics.jsonl", records.append_metrics, records.read_metrics),
+        ("trace.jsonl", records.append_trace, records.read_trace),
+    ],
+)
+def test_epochs_are_cut_back_to_what_the_checkpoint_knows(tmp_path, name, append, read):
     for epoch in (1, 2, 3):
-        records.append_metrics(tmp_path, {"epoch": epoch})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+        append(tmp_path, {"epoch": epoch})
+    with (tmp_path / name).open("a") as file:
         file.write('{"epoch": 4, "lo')  # a kill in the middle of a line
-    records.keep_metrics(tmp_path, 2)
-    assert [row["epoch"] for row in records.read_metrics(tmp_path)] == [1, 2]
+    records.keep_epochs(tmp_path, 2)
+    assert [row["epoch"] for row in read(tmp_path)] == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_versions_name_what_can_change_a_figure():

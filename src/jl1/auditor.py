@@ -1,7 +1,6 @@
 """The audit of a run: its newest checkpoint, attacked and examined; audit.json, a page to read, and pictures."""
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +103,9 @@ def audit_run(
     tasks = audit_tasks(suite, epsilon)
 
     def stands(name: str, radius: float) -> np.ndarray:
-        title = f"{name if name == 'clean' else f'{name} {radius:g}'} ({1 + tasks.index((name, radius))} of {len(tasks)})"
+        title = (
+            f"{name if name == 'clean' else f'{name} {radius:g}'} ({1 + tasks.index((name, radius))} of {len(tasks)})"
+        )
         return battery.attack(name, radius, title).stands
 
     try:
@@ -132,7 +133,7 @@ def audit_run(
         "sentence": audit.conclusion.sentence,
         "is_masked": audit.conclusion.is_masked,
         "epsilon": epsilon,
-        "accuracies": [_row(task, stands, suite) for task, stands in audit.standing.items()],
+        "accuracies": [_row(task, stands, suite) for task, stands in {**audit.standing, **audit.certified}.items()],
         "checks": [{**check._asdict(), "values": dict(check.values)} for check in audit.checks],
         "points": options.points,
         "num_examples": len(battery.points.labels),
@@ -161,7 +162,7 @@ def _selection(config: Config, epoch: int, points: str) -> Check:
     best = config.training.weights == "best"
     figure = "the best epoch on the validation points" if best else f"the last epoch, {epoch}"
     chosen_here = best and points == "validation"
-    advice = "Audit it on the test points: it was chosen on these." if chosen_here else "No action."
+    advice = "Audit it on the test points: it was chosen on these."
     outcome = "WARN" if chosen_here else "PASS"
     return Check("checkpoint not chosen on these points", "hygiene", outcome, figure, advice, False, {})
 
@@ -176,5 +177,5 @@ def _row(task: tuple[str, float], stands: np.ndarray, suite: Any) -> dict[str, A
         "accuracy": num_right / len(stands),
         "interval": list(accuracy_interval(num_right, len(stands))),
         "num_examples": len(stands),
-        **settings_of(suite[name]),
+        **settings_of(suite.get(name, {})),
     }

@@ -108,7 +108,12 @@ def default_config() -> Config:
             "batch_size": 500,
         }
     )
-    config.log = ConfigDict({"tensorboard": False})  # event files in the run's folder; needs jl1[tensorboard]
+    config.log = ConfigDict(
+        {
+            "tensorboard": False,  # event files in the run's folder; needs jl1[tensorboard]
+            "traced_points": 8,  # validation points of trace.jsonl, Fig. 1 by epoch; 0: none
+        }
+    )
     return config
 
 
@@ -234,6 +239,7 @@ _RANGES = {
     "evaluation.pgd_steps": (1, _NO_LIMIT, "at least 1"),
     "evaluation.pgd_restarts": (1, _NO_LIMIT, "at least 1"),
     "evaluation.batch_size": (1, _NO_LIMIT, "at least 1"),
+    "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),
 }
 
 

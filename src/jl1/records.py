@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, metrics.jsonl, result.json. docs/run_folder.md is their schema.
+"""The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema.
 
 A file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
 process is killed.
@@ -29,7 +29,8 @@ AUDIT_SCHEMA = "jl1.audit/1"
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
-_CONFIG, _METRICS, _RESULT, _EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
+_CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
+_RESULT, _EVALUATION = "result.json", "evaluation.json"
 _TEMPORARY = ".tmp"
 
 
@@ -128,24 +129,30 @@ def write_audit(workdir: Path, content: dict[str, Any]) -> Path:
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Add the line of one epoch to metrics.jsonl."""
-    with (workdir / _METRICS).open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _append_line(workdir / _METRICS, row)
 
 
-def keep_metrics(workdir: Path, num_epochs: int) -> None:
-    """Cut metrics.jsonl back to its first epochs: those that the restored checkpoint knows of."""
-    path = workdir / _METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    if len(lines) > num_epochs:
-        _write_text(path, "".join(lines[:num_epochs]))
+def append_trace(workdir: Path, row: dict[str, Any]) -> None:
+    """Add the line of one epoch to trace.jsonl."""
+    _append_line(workdir / _TRACE, row)
+
+
+def keep_epochs(workdir: Path, num_epochs: int) -> None:
+    """Cut metrics.jsonl and trace.jsonl back to their first epochs: those that the restored checkpoint knows of."""
+    for path in (workdir / _METRICS, workdir / _TRACE):
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if len(lines) > num_epochs:
+            write_text(path, "".join(lines[:num_epochs]))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Read the epochs of metrics.jsonl."""
-    path = workdir / _METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return _read_lines(workdir / _METRICS)
+
+
+def read_trace(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of trace.jsonl."""
+    return _read_lines(workdir / _TRACE)
 
 
 def require_tensorboard() -> None:
@@ -212,12 +219,25 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
+def _append_line(path: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; without a file there are none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write a JSON file, whole or not at all."""
-    return _write_text(path, json.dumps(value, indent=2) + "\n")
+    return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a file under a temporary name, then rename it."""
     temporary = path.with_name(path.name + _TEMPORARY)
     with temporary.open("w") as file:

@@ -49,7 +49,7 @@ def points_checks(standing: Standing, epsilon: float, *, num_points: int) -> lis
 
 def _outputs(logits_fn: LogitsFn, inputs: Inputs) -> Check:
     """Look for probabilities, numbers that are not finite, inputs out of range, examples that interact."""
-    name, outcome, figure, advice = "logits, inputs in range", "PASS", "", "No action."
+    name, outcome, figure, advice = "logits, inputs in range", "PASS", "", ""
     try:
         check_classifier(logits_fn, inputs)
         figure = f"finite logits, not probabilities; inputs in [{float(jnp.min(inputs)):g}, {float(jnp.max(inputs)):g}]"
@@ -63,11 +63,7 @@ def _repetition(logits_fn: LogitsFn, inputs: Inputs) -> Check:
     difference = float(jnp.max(jnp.abs(logits_fn(inputs) - logits_fn(inputs))))
     outcome: Outcome = "PASS" if difference == 0 else "FAIL"
     figure = f"two forward passes differ by {difference:g}"
-    advice = (
-        "No action."
-        if outcome == "PASS"
-        else "The network is random: fix its key, or attack the mean over its randomness."
-    )
+    advice = "The network is random: fix its key, or attack the mean over its randomness."
     return Check("same answer twice", "hygiene", outcome, figure, advice, True, {"difference": difference})
 
 
@@ -75,7 +71,7 @@ def _classes(logits_fn: LogitsFn, inputs: Inputs) -> Check:
     """Count the classes."""
     num_classes = logits_fn(inputs).shape[1]
     outcome: Outcome = "PASS" if num_classes >= CLASSES_OF_DLR else "WARN"
-    advice = "No action." if outcome == "PASS" else "Use the budget `few_classes`, which has the margin for the DLR."
+    advice = "Use the budget `few_classes`, which has the margin for the DLR."
     figure = f"{num_classes} classes; the targeted DLR needs {CLASSES_OF_DLR}"
     return Check("enough classes", "hygiene", outcome, figure, advice, False, {"num_classes": float(num_classes)})
 
@@ -86,7 +82,7 @@ def _clean_errors(standing: Standing) -> Check:
     mended = int(sum(np.sum(stands & ~clean) for stands in standing.values()))
     outcome: Outcome = "PASS" if mended == 0 else "FAIL"
     figure = f"{np.sum(~clean)} of {len(clean):,} points are wrong without attack; {mended} of them counted as standing"
-    advice = "No action." if outcome == "PASS" else "Count a point that is wrong without an attack as broken."
+    advice = "Count a point that is wrong without an attack as broken."
     return Check("clean errors count", "hygiene", outcome, figure, advice, False, {"mended": float(mended)})
 
 
@@ -95,5 +91,5 @@ def _enough(stands: np.ndarray, num_points: int) -> Check:
     low, high = accuracy_interval(int(stands.sum()), len(stands))
     outcome: Outcome = "PASS" if len(stands) == num_points or high - low <= WIDE else "WARN"
     figure = f"{len(stands):,} of {num_points:,} points; 95 % interval {low:.1%} to {high:.1%}"
-    advice = "No action." if outcome == "PASS" else "Attack more points (--max_points) before the figure is published."
+    advice = "Attack more points (--max_points) before the figure is published."
     return Check("enough points", "hygiene", outcome, figure, advice, False, {"low": low, "high": high})

@@ -6,8 +6,9 @@ that moves the features most is the planted example x*, and with w = phi(x*) - p
     h(x') = w . (phi(x') - phi(x)) / ||w||^2,        the example is broken where h(x') > t.
 
 h is 0 at x, 1 at x*, and by Cauchy and Schwarz at most 1 at the other corners, since none moves the features further.
-t lies between the best of those, or 0, and 1: an adversarial example is known to exist, and the random search that planted it
-has met no other. An attack follows the gradient of h through the audited network; where that is masked it finds nothing.
+t lies between the best of those, or 0, and 1: an adversarial example is known to exist, and the random search that
+planted it has met no other. An attack follows the gradient of h through the audited network; where that is masked it
+finds nothing.
 
 The readout is new, so what is masked behind the features is not tested: see `invariance` for a saturated softmax.
 

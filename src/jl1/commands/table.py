@@ -8,8 +8,8 @@ from rich.console import Console
 
 from jl1.cli_flags import check_names, parse
 from jl1.errors import UserError
+from jl1.pictures.style import have_matplotlib
 from jl1.report.cells import Cells, make_cells
-from jl1.report.figures import can_draw
 from jl1.report.notes import absent_from_paper, legend, source_lines
 from jl1.report.paper_numbers import TABLES, paper_numbers
 from jl1.report.results import FINISHED, Results, read_results
@@ -60,4 +60,4 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, cells: Cells, co
         files = write_report(
             Path(parsed.out), command=command, layouts=layouts, notes=notes, cells=cells, results=results
         )
-        say(console, f"files: {', '.join(map(str, files))}" + ("" if can_draw() else f" ({NO_PICTURES})"))
+        say(console, f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})"))

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from jl1.pictures.style import COLOURS, plain_log
 from jl1.report.cells import MEASURE_COLUMNS
 from jl1.report.choices import Choice, choose_for_cost
-from jl1.report.drawing import COLOURS, MARKERS, dress, make_figure
+from jl1.report.drawing import MARKERS, dress, make_figure
 from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.run_settings import SETTING_COLUMNS
@@ -60,8 +61,6 @@ def _networks(cells: Frame) -> dict[tuple[Any, ...], str]:
 
 def _draw_choice(panel: Any, choice: Choice, values: Frame, networks: dict[tuple[Any, ...], str]) -> None:
     """Draw every network's mean and seeds under one measure, and the front."""
-    from matplotlib.ticker import LogLocator, NullFormatter  # optional, and slow to import
-
     seeds = values.merge(choice.cells[[*MEASURE_COLUMNS]].drop_duplicates(), on=[*MEASURE_COLUMNS])
     means = []
     for index, (key, name) in enumerate(networks.items()):
@@ -73,8 +72,6 @@ def _draw_choice(panel: Any, choice: Choice, values: Frame, networks: dict[tuple
         if len(own):
             means.append(mean)
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    plain_log(panel.xaxis, seeds["train_seconds"])
     front = pareto_front(means)
     panel.plot(*zip(*front, strict=True), color="#999999", linewidth=1, drawstyle="steps-post", zorder=0)

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours that colour-blind readers tell apart, and plain panels."""
+"""What all pictures have in common: what is measured in what colour, and plain panels."""
 
 import textwrap
 from typing import Any
@@ -9,10 +9,8 @@ ROLES = {"clean": ("#000000", "o"), "fgsm": ("#E69F00", "s"), "strongest": ("#00
 SECOND = ("#009E73", "v")
 """Of the strongest attack at a second radius."""
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
-"""Of networks, after Okabe and Ito."""
-
-MARKERS = ("o", "s", "^", "v", "D", "<", ">")
+MARKERS = ("o", "s", "^", "v", "D", "<")
+"""Of networks; one fewer than there are colours, so that forty-two can be told apart."""
 
 LINES = ("-", "--", ":")
 """Of networks, where the colours are used up."""

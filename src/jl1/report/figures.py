@@ -1,6 +1,5 @@
 """Pictures of many runs: accuracy over lambda, training curves, cost against accuracy. They need matplotlib."""
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,6 @@ from jl1.report.cost_figure import draw_cost
 from jl1.report.curve_figure import draw_curves, read_curves
 from jl1.report.frames import Frame
 from jl1.report.lambda_figure import draw_lambdas, lambda_panels
-
-
-def can_draw() -> bool:
-    """Say whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw_all(cells: Cells, rows: Frame, workdirs: Mapping[str, Path], folder: Path) -> list[Path]:

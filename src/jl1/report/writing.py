@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jl1.errors import UserError
+from jl1.pictures.style import have_matplotlib
 from jl1.report.cells import Cells
-from jl1.report.figures import can_draw, draw_all
+from jl1.report.figures import draw_all
 from jl1.report.results import Results, write_rows
 from jl1.text_tables import Layout, as_latex, as_markdown
 
@@ -39,7 +40,7 @@ def write_report(
         (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in layouts) + "\n")
         cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
-        pictures = draw_all(cells, results.rows, results.workdirs, folder) if can_draw() else []
+        pictures = draw_all(cells, results.rows, results.workdirs, folder) if have_matplotlib() else []
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
     return [*(folder / name for name in ("table.md", "table.tex", "table.csv", "rows.csv")), *pictures]
