@@ -169,6 +169,19 @@ def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tm
     assert rows["settings"].nunique() == 1
 
 
+def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real_result, tmp_path):
+    write_run(tmp_path / "mnist-C-plain-seed0-aaaaaa", result_like(real_result))
+    names = ("mnist-A-plain-seed0-bbbbbb", "mnist-C-plain-seed0-aaaaaa", "mnist-C-plain-seed1-cccccc")
+    runs = [{"name": name, "overrides": {"seed": int(name[18])}} for name in names]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
+    results = read_results([tmp_path])
+    missing = results.rows[results.rows["status"] == "missing"]
+    assert missing[["model", "seed"]].values.tolist() == [["C", "1"]]
+    assert results.notes == [
+        f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: mnist-A-plain-seed0-bbbbbb ..."
+    ]
+
+
 @pytest.mark.parametrize("content", ["{", '{"schema": "jl1.sweep/9", "runs": []}', '{"schema": "jl1.sweep/1"}', "[]"])
 def test_a_damaged_sweep_is_named(real_result, tmp_path, content):
     write_run(tmp_path / "a", result_like(real_result))

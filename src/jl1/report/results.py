@@ -153,10 +153,14 @@ def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
     runs = [run for workdir in workdirs if (run := _read_run(workdir, notes)) is not None]
     configs = {run.workdir.name: run.config for run in runs}
     try:
-        expected = expected_runs(folder, configs)
+        expected, unknown = expected_runs(folder, configs)
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         notes.append(f"{folder / 'sweep.json'} is left out: {_reason(error)}")
-        expected = {}
+        expected, unknown = {}, []
+    if unknown:
+        notes.append(
+            f"{folder / 'sweep.json'} lists {len(unknown)} runs of a kind that none is there of: {unknown[0]} ..."
+        )
     return runs + [_Run(folder / name, config, [{"status": MISSING}]) for name, config in expected.items()]
 
 

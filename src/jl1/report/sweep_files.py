@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,47 @@ SCHEMA = "jl1.sweep/1"
 _FILE = "sweep.json"
 
 
-def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the configs of the runs that a sweep lists and that have no folder yet.
 
     Args:
         folder: Of the sweep; without sweep.json nothing is expected.
-        configs: Of the runs that are there, by name. One of them stands in for what the sweep does not override.
+        configs: Of the runs that are there, by name. The one with the most similar name stands in for what a run does
+            not override.
 
     Returns:
-        Config by name.
+        Config by name, and the names of the runs that none of the same data set and model can stand in for.
 
     Raises:
-        ValueError: The file is damaged, of another schema, or no run of it is there.
+        ValueError: The file is damaged or of another schema.
         KeyError: It lacks a field.
     """
     path = folder / _FILE
     if not path.is_file():
-        return {}
+        return {}, []
     sweep = json.loads(path.read_text())
     if sweep["schema"] != SCHEMA:
         raise ValueError(f"its schema is {sweep['schema']}, and this version reads {SCHEMA}")
     listed = {run["name"]: run["overrides"] for run in sweep["runs"]}
-    template = next((configs[name] for name in listed if name in configs), None)
-    if template is None:
-        raise ValueError(f"none of its {len(listed)} runs is there")
-    return {name: _overridden(template, fields) for name, fields in listed.items() if name not in configs}
+    there = {name: configs[name] for name in listed if name in configs}
+    missing = {name: _stand_in(name, fields, there) for name, fields in listed.items() if name not in configs}
+    known = {name: config for name, config in missing.items() if config is not None}
+    return known, [name for name in missing if name not in known]
+
+
+def _stand_in(name: str, overrides: Mapping[str, Any], there: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the config of a missing run, made from that of the run with the most similar name."""
+    similar = max(there, key=lambda other: len(os.path.commonprefix([name, other])), default=None)
+    if similar is None:
+        return None
+    config = _overridden(there[similar], overrides)
+    named = similar.startswith(_kind(there[similar]))  # as `jl1 sweep` names them: data set and model first
+    return config if not named or name.startswith(_kind(config)) else None
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """Return how the names of runs of this data set and model begin."""
+    return f"{config['data']['name']}-{config['model']['name']}-"
 
 
 def _overridden(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
