@@ -66,7 +66,7 @@ def checks_of(name):
     ]
 
 
-SLOW = ("saturated 1e3", "stopped gradient", "sign in the first layer")  # like others, for the checks
+SLOW = ("saturated 1e3", "saturated 1e6", "stopped gradient", "sign in the first layer")  # like others, for the checks
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CAUGHT_BY])
