@@ -14,6 +14,7 @@ from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.objectives import margin
 from jl1.attacks.pgd import pgd
 from jl1.audit.auditing import Audit
+from jl1.audit.order import Standing
 from jl1.auditor import RunAudit
 from jl1.data import Split
 from jl1.evaluation import accuracy_interval
@@ -70,16 +71,20 @@ def draw_audit(workdir: Path, run: RunAudit) -> dict[str, str]:
 
 
 def _draw_accuracies(audit: Audit, path: Path) -> None:
-    """Draw the attacks that ran at several radii."""
+    """Draw the attacks that ran at several radii, and what is certified."""
+    names = [name for name, _ in audit.standing]
+    several = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     clean = audit.standing["clean", 0.0]
-    curves = {}
-    for name in dict.fromkeys(name for name, _ in audit.standing):
-        radii = sorted(radius for each, radius in audit.standing if each == name)
-        if len(radii) > 1:
-            verdicts = [clean, *(audit.standing[name, radius] for radius in radii)]
-            intervals = [accuracy_interval(int(stands.sum()), len(stands)) for stands in verdicts]
-            curves[name] = AccuracyCurve([0.0, *radii], [float(stands.mean()) for stands in verdicts], intervals)
-    draw_accuracies(path, attacked=curves)
+    certified = _curve(audit.certified, "certified", clean) if audit.certified else None
+    draw_accuracies(path, attacked={name: _curve(audit.standing, name, clean) for name in several}, certified=certified)
+
+
+def _curve(standing: Standing, name: str, clean: np.ndarray) -> AccuracyCurve:
+    """Return the accuracy of one attack by radius, that without attack first."""
+    radii = sorted(radius for each, radius in standing if each == name)
+    verdicts = [clean, *(standing[name, radius] for radius in radii)]
+    intervals = [accuracy_interval(int(stands.sum()), len(stands)) for stands in verdicts]
+    return AccuracyCurve([0.0, *radii], [float(stands.mean()) for stands in verdicts], intervals)
 
 
 def _draw_gradients(audit: Audit, path: Path) -> None:
