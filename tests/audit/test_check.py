@@ -146,6 +146,12 @@ def test_a_transform_must_do_better_than_two_plain_attacks(num_lucky, outcome):
         assert line.figure.startswith("10.0 % of the points fall to `scale 0.1`")
 
 
+def test_a_sharper_loss_that_finds_more_is_no_sign_of_masking():
+    stands = np.ones((100, len(TRANSFORMS)), bool)
+    stands[:10, list(TRANSFORMS).index("scale 10")] = False
+    assert check.check_invariance(Invariance(stands, np.ones(100, bool))).outcome == "WARN"
+
+
 def test_double_precision_counts_what_it_alone_breaks():
     single, double = np.arange(100) >= 20, np.arange(100)[::-1] >= 20
     line = check.check_double_precision(PrecisionVerdicts(single, double), attack="pgd")
