@@ -58,7 +58,7 @@ def test_the_figures_are_those_of_the_verdicts(audited):
 
 
 def test_the_page_shows_every_picture_there_is(audited):
-    cwd, _, output = audited
+    cwd, _, _ = audited
     folder = cwd / "run" / "audit"
     page = (folder / "audit.md").read_text()
     assert content(cwd)["sentence"] in page

@@ -29,7 +29,7 @@ SUITE = {
     **{name: {name: stage} for name, stage in SINGLE.items()},
     "standard": {"pgd": SINGLE["pgd_long"], "square": SINGLE["square"]},
 }
-SLOW = set(masked.NETWORKS) - {"plain", "quantised inputs", "saturated 1e2"}
+SLOW = set(masked.NETWORKS) - {"plain", "quantised inputs"}
 
 
 def audit_of(name, **options):
@@ -76,6 +76,7 @@ def test_a_plain_network_with_its_module_has_segments_certificates_and_the_gauge
     assert f"{np.mean(np.all(standing, axis=0)):.1%}" in audit.conclusion.sentence
 
 
+@pytest.mark.slow
 def test_a_network_of_two_classes_is_audited_without_the_dlr():
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(784, 2)), jnp.float32)
     inputs = masked.right_points()["inputs"]

@@ -188,15 +188,15 @@ def check_planted(planted: Planted) -> Check:
     )
 
 
-def check_adaptive_attack(stands_plain: Mask | np.ndarray, stands_adaptive: Mask | np.ndarray, *, attack: str) -> Check:
-    """Judge whether an attack on the defence itself breaks points that PGD does not."""
+def check_adaptive_attack(stands: Mask | np.ndarray, stands_adaptive: Mask | np.ndarray, *, attack: str) -> Check:
+    """Judge whether an attack on the defence itself breaks points that stand under all others."""
     return _check_beside(
-        stands_plain,
+        stands,
         stands_adaptive,
         name=attack,
         topic="defence",
-        figure="to it and not to PGD",
-        advice="Report the worst case with this attack: PGD on the cross-entropy does not suffice here.",
+        figure="to it and to no other attack of the audit",
+        advice="Report the worst case with this attack, or a larger budget of the ensemble: the others do not suffice.",
         shows_masking=False,
     )
 
