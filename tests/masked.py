@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jl1.audit.planted import penultimate_features
 from jl1.data import load_dataset
 from jl1.models import Dense, SequentialNet, make_apply_fn
 
@@ -25,8 +26,6 @@ class Masked(NamedTuple):
 
 def _behind(change, module=MODULE, scale=1.0):
     """Put a change of the inputs before the network and a scale behind it."""
-    from jl1.audit.planted import penultimate_features
-
     apply_fn, features_fn = make_apply_fn(module), penultimate_features(module)
     return Masked(
         lambda params, inputs: scale * apply_fn(params, change(inputs)),
@@ -41,6 +40,7 @@ def _shatter(inputs):
 
 NETWORKS = {
     "plain": _behind(lambda inputs: inputs),
+    "saturated 1e2": _behind(lambda inputs: inputs, scale=1e2),
     "saturated 1e3": _behind(lambda inputs: inputs, scale=1e3),
     "saturated 1e6": _behind(lambda inputs: inputs, scale=1e6),
     "stopped gradient": _behind(jax.lax.stop_gradient),
@@ -86,6 +86,6 @@ def trained_params(num_epochs=4, batch_size=100):
 def right_points(name="plain"):
     """Return test points that a network has right: an attack could only break these."""
     _, (inputs, labels) = digits()
-    logits = NETWORKS[name].apply_fn(trained_params(), inputs)
+    logits = NETWORKS[name].apply_fn(trained_params(), jnp.asarray(inputs))
     right = np.flatnonzero(np.argmax(logits, axis=1) == labels)[:NUM_POINTS]
     return {"inputs": inputs[right], "labels": labels[right]}

@@ -23,6 +23,10 @@ from .attacks.square import square as square
 from .attacks.targets import over_targets as over_targets
 from .attacks.targets import ranked_targets as ranked_targets
 from .attacks.transfer import transfer as transfer
+from .audit.attacks import make_audit_suite as make_audit_suite
+from .audit.auditing import Audit as Audit
+from .audit.auditing import audit_network as audit_network
+from .audit.check import Check as Check
 from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certified_margins as certified_margins
 from .certificates import gradient_norm_bounds as gradient_norm_bounds

@@ -133,7 +133,7 @@ def audit_run(
         "sentence": audit.conclusion.sentence,
         "is_masked": audit.conclusion.is_masked,
         "epsilon": epsilon,
-        "accuracies": [_row(task, stands, suite) for task, stands in audit.standing.items()],
+        "accuracies": [_row(task, stands, suite) for task, stands in {**audit.standing, **audit.certified}.items()],
         "checks": [{**check._asdict(), "values": dict(check.values)} for check in audit.checks],
         "points": options.points,
         "num_examples": len(battery.points.labels),
@@ -177,5 +177,5 @@ def _row(task: tuple[str, float], stands: np.ndarray, suite: Any) -> dict[str, A
         "accuracy": num_right / len(stands),
         "interval": list(accuracy_interval(num_right, len(stands))),
         "num_examples": len(stands),
-        **settings_of(suite[name]),
+        **settings_of(suite.get(name, {})),
     }

@@ -142,7 +142,7 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
     for path in (workdir / _METRICS, workdir / _TRACE):
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if len(lines) > num_epochs:
-            _write_text(path, "".join(lines[:num_epochs]))
+            write_text(path, "".join(lines[:num_epochs]))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -234,10 +234,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write a JSON file, whole or not at all."""
-    return _write_text(path, json.dumps(value, indent=2) + "\n")
+    return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a file under a temporary name, then rename it."""
     temporary = path.with_name(path.name + _TEMPORARY)
     with temporary.open("w") as file:

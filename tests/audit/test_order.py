@@ -8,7 +8,7 @@ import pytest
 from jl1.audit.order import CHAIN, GAP, SINGLE_STEP, order_checks
 
 NUM_POINTS = 1000
-HONEST = {"noise": 0.96, "fgsm": 0.90, "pgd_40": 0.871, "pgd_100x10": 0.87, "standard": 0.85, "square": 0.92}
+HONEST = {"noise": 0.96, "fgsm": 0.90, "pgd": 0.871, "pgd_long": 0.87, "standard": 0.85, "square": 0.92}
 
 
 def standing(here, elsewhere=None):
@@ -56,7 +56,7 @@ def test_the_gap_between_fgsm_and_the_ensemble(gap, outcome):
 
 
 def test_pgd_that_has_not_converged_is_a_warning():
-    assert outcomes(HONEST | {"pgd_100x10": 0.86})["more steps change nothing"].outcome == "WARN"
+    assert outcomes(HONEST | {"pgd_long": 0.86})["more steps change nothing"].outcome == "WARN"
 
 
 def test_square_and_transfer_that_find_more_than_gradients_show_masking():
@@ -72,7 +72,7 @@ def test_square_and_transfer_that_find_more_than_gradients_show_masking():
 def test_accuracy_that_rises_with_the_radius():
     name = "accuracy falls with the radius"
     assert outcomes(HONEST, {("fgsm", 0.2): 0.95})[name].outcome == "WARN"  # a single step may overshoot
-    check = outcomes(HONEST, {("fgsm", 0.2): 0.95, ("pgd_40", 0.2): 0.9})[name]
+    check = outcomes(HONEST, {("fgsm", 0.2): 0.95, ("pgd", 0.2): 0.9})[name]
     assert (check.outcome, check.shows_masking) == ("FAIL", True)
 
 

@@ -27,13 +27,13 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
 
     Example:
         >>> list(make_audit_suite("fast"))
-        ['clean', 'noise', 'fgsm', 'pgd_40', 'pgd_100x10', 'square', 'standard']
+        ['clean', 'noise', 'fgsm', 'pgd', 'pgd_long', 'square', 'standard']
     """
     single = {
         "noise": partial(random_noise, num_draws=100),
         "fgsm": attack_by_fgsm,
-        "pgd_40": partial(attack_by_pgd, num_steps=40, num_restarts=1),
-        "pgd_100x10": partial(attack_by_pgd, num_steps=100, num_restarts=10),
+        "pgd": partial(attack_by_pgd, num_steps=40, num_restarts=1),
+        "pgd_long": partial(attack_by_pgd, num_steps=100, num_restarts=10),
         "square": BUDGETS[budget]["square"].attack_fn,
     }
     if source_logits_fn is not None:

@@ -14,13 +14,16 @@ from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.suite import Suite
 from jl1.audit.attacks import make_audit_suite
+from jl1.audit.certificate_check import certificate_check
 from jl1.audit.check import Check
 from jl1.audit.conclusion import Conclusion, conclude
-from jl1.audit.examination import Examined, Subject, examine
+from jl1.audit.examination import Subject, examine
 from jl1.audit.hygiene import network_checks, points_checks
 from jl1.audit.order import LARGE_RADIUS, Standing, order_checks
 from jl1.audit.planted import FeaturesFn, penultimate_features
 from jl1.audit.segment_check import segment_check, walk_segments
+from jl1.certificates import make_certificate_step
+from jl1.intervals import SLOPES
 from jl1.models import SequentialNet
 from jl1.segments import PIECEWISE_LINEAR, SegmentNorms
 
@@ -30,7 +33,7 @@ StandsFn = Callable[[str, float], np.ndarray]
 ProgressFn = Callable[[str], None]
 """Told what is being measured."""
 
-_AT_EVERY_RADIUS = ("fgsm", "pgd_40", "standard")
+_AT_EVERY_RADIUS = ("fgsm", "pgd", "standard")
 _NUM_SEGMENTS = 50
 
 
@@ -56,6 +59,7 @@ class Audit(NamedTuple):
         conclusion: What they come to.
         gradient_norms: L1 norms of the input gradients of each loss, by its name.
         segments: The walks of Eq. 2; None where the network is not piecewise linear.
+        certified: Which points are certified, by `("certified", radius)`; empty where there are no certificates.
     """
 
     epsilon: float
@@ -64,6 +68,7 @@ class Audit(NamedTuple):
     conclusion: Conclusion
     gradient_norms: dict[str, np.ndarray]
     segments: Segments | None
+    certified: Standing
 
 
 def audit_network(
@@ -133,15 +138,27 @@ def audit_network(
         progress=progress,
     )
     segments = _walk(subject, module, progress)
+    certified = _certify(
+        subject._replace(inputs=inputs, labels=labels), module, {r for _, r in standing if r}, progress
+    )
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
     num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
     checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
     checks += [segment_check(segments.norms, segments.radii)] if segments else []
-    return _conclude(epsilon, standing, checks, examined, segments, num_classes)
+    checks += [certificate_check(standing, certified, epsilon)] if certified else []
+    return Audit(
+        epsilon,
+        standing,
+        checks,
+        _conclude(epsilon, standing, checks, num_classes),
+        dict(examined.gradient_norms),
+        segments,
+        certified,
+    )
 
 
 def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
-    """List attacks and radii: all attacks at `epsilon`, some at half of it, at twice, and at half the range.
+    """List attacks and radii: all attacks at `epsilon`, some at a quarter, half and twice of it, and at half the range.
 
     Args:
         suite: From `attacks.make_audit_suite`.
@@ -152,9 +169,9 @@ def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
 
     Example:
         >>> len(audit_tasks(make_audit_suite("fast"), 0.1))
-        16
+        19
     """
-    radii = sorted({epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
+    radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
     at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
     return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
 
@@ -197,17 +214,19 @@ def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) 
     return Segments(norms, np.abs(ends - starts).reshape(len(starts), -1).max(axis=1))
 
 
-def _conclude(
-    epsilon: float,
-    standing: Standing,
-    checks: list[Check],
-    examined: Examined,
-    segments: Segments | None,
-    num_classes: int,
-) -> Audit:
-    """Put the audit together."""
+def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], progress: ProgressFn) -> Standing:
+    """Certify all points at every radius where the network is one that can be."""
+    if module is None or module.activation not in SLOPES:
+        return {}
+    progress("certificates")
+    step = make_certificate_step(module)
+    return {("certified", radius): subject.measure(step, epsilon=radius) for radius in sorted(radii)}
+
+
+def _conclude(epsilon: float, standing: Standing, checks: list[Check], num_classes: int) -> Conclusion:
+    """Weigh the checks with the accuracies."""
     at_epsilon = [stands for (_, radius), stands in standing.items() if radius == epsilon]
-    conclusion = conclude(
+    return conclude(
         checks,
         epsilon=epsilon,
         clean=float(standing["clean", 0.0].mean()),
@@ -215,4 +234,3 @@ def _conclude(
         strongest=float(np.all(at_epsilon, axis=0).mean()),
         chance=1 / num_classes,
     )
-    return Audit(epsilon, standing, checks, conclusion, dict(examined.gradient_norms), segments)

@@ -35,9 +35,10 @@ def penalty_peak(
 ) -> Inputs:
     """Look for the point of the ball at which a penalty is highest.
 
-    A climb from the better of the inputs and a random point: steps of epsilon / 4 along the sign of the penalty's
-    gradient, taken where the penalty rises. A network with ReLU has a Jacobian that is constant between kinks, so that
-    the gradient of a norm of it is zero everywhere: entries without a slope move in a random direction.
+    A climb from the better of the inputs and a random point: steps of epsilon, 1/2, 1/4 and 1/8 of it in turn, along
+    the sign of the penalty's gradient, taken where the penalty does not fall. A network with ReLU has a Jacobian that
+    is constant between kinks, so that the gradient of a norm of it is zero everywhere: entries without a slope move
+    in a random direction.
 
     Args:
         penalty_fn: Batch of points to one value an example, such as ||J||_{1,1}.
@@ -69,7 +70,7 @@ def penalty_peak(
     def step(index: Scalar, best: _Peak) -> _Peak:
         random = jax.random.rademacher(jax.random.fold_in(key, index), inputs.shape, inputs.dtype)
         signs = jnp.where(best.gradient == 0, random, jnp.sign(best.gradient))
-        points = project(best.points + epsilon / 4 * signs, inputs, **ball)
+        points = project(best.points + epsilon / 2.0 ** (index % 4) * signs, inputs, **ball)
         return _higher(_Peak(points, *look(points)), best)
 
     start = random_start(jax.random.fold_in(key, num_steps), inputs, **ball)
@@ -215,8 +216,8 @@ class _Peak(NamedTuple):
 
 
 def _higher(new: _Peak, best: _Peak) -> _Peak:
-    """Keep the higher point of every example."""
-    is_higher = new.value > best.value
+    """Keep the higher point of every example, of two at one height the new one, which may lead off a plateau."""
+    is_higher = new.value >= best.value
     return _Peak(
         choose(is_higher, new.points, best.points),
         choose(is_higher, new.gradient, best.gradient),

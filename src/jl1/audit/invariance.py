@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, Logits, Params, PRNGKey, Scalar
+from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, Logits, Mask, Params, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
 
 
@@ -44,15 +44,18 @@ class Invariance(NamedTuple):
     Attributes:
         stands: Whether the network, untransformed, classifies the attacked point right; a column a transform, in the
             order of `TRANSFORMS`.
+        stands_again: The same for a second attack through the plain logits with another key. It says which points
+            any second walk breaks: in a crooked ball some fall by luck.
     """
 
     stands: Bool[Array, " batch transforms"]
+    stands_again: Mask
 
 
 def make_invariance_step(apply_fn: ApplyFn, *, attack_fn: AttackFn) -> Callable[..., Invariance]:
     """Make the jitted `step(params, inputs, labels, epsilon, key)` that attacks through every transform.
 
-    All attacks have the same key, and are one piece of code after another: memory is that of one.
+    All attacks but the second plain one have the same key. They run one after another: memory is that of one.
 
     Args:
         apply_fn: Function of params and inputs to logits.
@@ -66,14 +69,19 @@ def make_invariance_step(apply_fn: ApplyFn, *, attack_fn: AttackFn) -> Callable[
     def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Invariance:
         logits_fn = partial(apply_fn, params)
 
-        def stands(transform: Float[Array, "3"]) -> Bool[Array, " batch"]:
+        def stands(attempt: tuple[Float[Array, "3"], PRNGKey]) -> Mask:
+            transform, attack_key = attempt
+
             def through(points: Inputs) -> Logits:
                 return transformed(logits_fn(points), Transform(*transform))
 
-            points = attack_fn(through, inputs, labels=labels, epsilon=epsilon, key=key)
+            points = attack_fn(through, inputs, labels=labels, epsilon=epsilon, key=attack_key)
             return predicted_labels(logits_fn, points) == labels
 
-        return Invariance(jax.lax.map(stands, jnp.asarray(list(TRANSFORMS.values()), inputs.dtype)).T)
+        transforms = jnp.asarray([*TRANSFORMS.values(), Transform()], inputs.dtype)
+        keys = jnp.stack([*[key] * len(TRANSFORMS), jax.random.fold_in(key, 1)])
+        verdicts = jax.lax.map(stands, (transforms, keys))
+        return Invariance(verdicts[:-1].T, verdicts[-1])
 
     return jax.jit(step)
 

@@ -17,10 +17,10 @@ from jl1.audit.check import Check, Outcome, outcome_above
 Standing = Mapping[tuple[str, float], np.ndarray]
 """Which points stand, bool `[n]`, by attack and radius; `("clean", 0.0)` has those that are right without attack."""
 
-CHAIN = ("noise", "fgsm", "pgd_40", "pgd_100x10", "standard")
+CHAIN = ("noise", "fgsm", "pgd", "pgd_long", "standard")
 """The attacks of an audit, the weakest first."""
 
-WHITE_BOX = ("fgsm", "pgd_40", "pgd_100x10")
+WHITE_BOX = ("fgsm", "pgd", "pgd_long")
 """Those that follow the gradient and nothing else."""
 
 SLACK = 0.002
@@ -70,7 +70,7 @@ def _strength(here: Mapping[str, float], slack: float) -> Check:
     chain = [name for name in CHAIN if name in here]
     bad = [(weak, strong) for weak, strong in pairwise(chain) if here[strong] > here[weak] + slack]
     outcome: Outcome = "FAIL" if bad else "PASS"
-    if bad == [("pgd_100x10", "standard")]:
+    if bad == [("pgd_long", "standard")]:
         outcome = "WARN"  # a small budget loses to a thousand steps
     figure = " >= ".join(f"{name} {here[name]:.1%}" for name in chain)
     advice = " ".join(f"Look at {strong}: it leaves more than {weak}, a weaker attack." for weak, strong in bad)
@@ -89,7 +89,7 @@ def _single_step(here: Mapping[str, float]) -> Check:
 
 def _convergence(here: Mapping[str, float], slack: float) -> Check:
     """Compare a short PGD with a long one."""
-    drop = here["pgd_40"] - here["pgd_100x10"]
+    drop = here["pgd"] - here["pgd_long"]
     outcome = outcome_above(drop, warn=max(CONVERGED, slack), fail=1.0)
     figure = f"from PGD-40 to PGD-100 x 10 {100 * drop:.1f} points more fall"
     advice = "Use more steps and restarts until the accuracy no longer falls."
