@@ -11,6 +11,7 @@ import reference
 from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm
+from jl1.attacks.objectives import margin
 from jl1.attacks.pgd import pgd
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
@@ -164,6 +165,15 @@ def test_jit_changes_nothing_and_one_trace_serves_every_epsilon():
     assert len(traces) == first
 
 
+def test_a_given_start_is_where_the_walk_begins():
+    # the margin falls from both sides towards 0.5, where the walk from the inputs has no slope to leave by
+    valley = lambda inputs: jnp.concatenate([jnp.full_like(inputs, 0.1), jnp.abs(inputs - 0.5)], axis=1)  # noqa: E731
+    inputs, labels = jnp.full((2, 1), 0.5), jnp.array([0, 0])
+    attack = jitted_pgd(valley, labels=labels, epsilon=0.25, key=None, num_steps=10, loss_fn=margin)
+    starts = jnp.array([[0.45], [0.55]])
+    np.testing.assert_allclose(attack(inputs, start=starts), [[0.25], [0.75]], atol=1e-6)
+
+
 def test_examples_do_not_interact():
     attack = jax.jit(partial(pgd, wavy_model, epsilon=0.04, key=None, num_steps=5))
     whole, order = attack(INPUTS, labels=LABELS), np.random.default_rng(0).permutation(60)
@@ -177,6 +187,7 @@ def test_examples_do_not_interact():
         ({"num_steps": 0}, "num_steps=0.*at least 1"),
         ({"num_restarts": 0}, "num_restarts=0.*at least 1"),
         ({"num_restarts": 2, "key": None}, "num_restarts=2 needs a key"),
+        ({"start": jnp.array([[0.5]])}, "key and start are both given"),
         ({"epsilon": -0.1}, r"epsilon=-0.1: must be in \[0, 1\]"),
         ({"epsilon": 1.0, "lower": 0.2, "upper": 0.7}, r"epsilon=1.0: must be in \[0, 0.5\]"),
     ],

@@ -66,7 +66,7 @@ def checks_of(name):
     ]
 
 
-SLOW = ("saturated 1e3", "stopped gradient", "sign in the first layer")  # like others, for the checks
+SLOW = ("saturated 1e3", "saturated 1e6", "stopped gradient", "sign in the first layer")  # like others, for the checks
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CAUGHT_BY])
@@ -144,6 +144,12 @@ def test_a_transform_must_do_better_than_two_plain_attacks(num_lucky, outcome):
     assert line.values["worst case"] == 0.9
     if outcome == "FAIL":
         assert line.figure.startswith("10.0 % of the points fall to `scale 0.1`")
+
+
+def test_a_sharper_loss_that_finds_more_is_no_sign_of_masking():
+    stands = np.ones((100, len(TRANSFORMS)), bool)
+    stands[:10, list(TRANSFORMS).index("scale 10")] = False
+    assert check.check_invariance(Invariance(stands, np.ones(100, bool))).outcome == "WARN"
 
 
 def test_double_precision_counts_what_it_alone_breaks():

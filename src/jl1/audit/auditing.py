@@ -126,11 +126,13 @@ def audit_network(
         stands_fn = partial(_stands, apply_fn, params, inputs, labels, key, suite, batch_size)
     checks = network_checks(partial(apply_fn, params), jnp.asarray(inputs[:8]))
     standing: Standing = {task: stands_fn(*task) for task in audit_tasks(suite, epsilon)}
-    is_right = standing["clean", 0.0]
-    if not is_right.any():
+    chosen = np.flatnonzero(standing["clean", 0.0])[:num_examined]
+    if not len(chosen):
         raise ValueError("the network has no point right without attack: there is nothing to audit")
-    chosen = np.flatnonzero(is_right)[:num_examined]
-    subject = Subject(apply_fn, params, inputs[chosen], labels[chosen], epsilon, key, min(batch_size, len(chosen)))
+    stands, batch_size = _under_all(standing, epsilon), min(batch_size, len(chosen))
+    subject = Subject(
+        apply_fn, params, inputs[chosen], labels[chosen], stands[chosen], epsilon, key, batch_size=batch_size
+    )
     examined = examine(
         subject,
         features_fn=features_fn or (penultimate_features(module) if module else apply_fn),
@@ -138,9 +140,8 @@ def audit_network(
         progress=progress,
     )
     segments = _walk(subject, module, progress)
-    certified = _certify(
-        subject._replace(inputs=inputs, labels=labels), module, {r for _, r in standing if r}, progress
-    )
+    radii = {radius for _, radius in standing if radius > 0}
+    certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
     num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
     checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
@@ -174,6 +175,11 @@ def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
     radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
     at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
     return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
+
+
+def _under_all(standing: Standing, epsilon: float) -> np.ndarray:
+    """Return which points stand under every attack at one radius."""
+    return np.all([stands for (_, radius), stands in standing.items() if radius == epsilon], axis=0)
 
 
 def _stands(
@@ -225,12 +231,11 @@ def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], 
 
 def _conclude(epsilon: float, standing: Standing, checks: list[Check], num_classes: int) -> Conclusion:
     """Weigh the checks with the accuracies."""
-    at_epsilon = [stands for (_, radius), stands in standing.items() if radius == epsilon]
     return conclude(
         checks,
         epsilon=epsilon,
         clean=float(standing["clean", 0.0].mean()),
         fgsm=float(standing["fgsm", epsilon].mean()),
-        strongest=float(np.all(at_epsilon, axis=0).mean()),
+        strongest=float(_under_all(standing, epsilon).mean()),
         chance=1 / num_classes,
     )

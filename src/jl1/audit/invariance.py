@@ -37,6 +37,9 @@ TRANSFORMS: Mapping[str, Transform] = {
 }
 """None changes a decision, but for ties that rounding makes: 1e4 leaves three decimals to a logit."""
 
+SHARPENED = "scale 10"
+"""The transform under which a cross-entropy saturates sooner, and nears the margin to the closest rival."""
+
 
 class Invariance(NamedTuple):
     """The same attack through every one of `TRANSFORMS`, one row an example.

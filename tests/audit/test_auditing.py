@@ -1,0 +1,113 @@
+"""The whole audit of a network: a masked one is flagged each time, a plainly trained one is not."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import masked
+import numpy as np
+import pytest
+
+from jl1.attacks.ensemble import Stage
+from jl1.attacks.noise import random_noise
+from jl1.attacks.square import square
+from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
+from jl1.audit.auditing import audit_network, audit_tasks
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+EPSILON = 0.1
+SINGLE = {
+    "noise": Stage(partial(random_noise, num_draws=20)),
+    "fgsm": Stage(attack_by_fgsm),
+    "pgd": Stage(partial(attack_by_pgd, num_steps=10)),
+    "pgd_long": Stage(partial(attack_by_pgd, num_steps=20, num_restarts=2)),
+    "square": Stage(partial(square, num_queries=100)),
+}
+SUITE = {
+    "clean": {},
+    **{name: {name: stage} for name, stage in SINGLE.items()},
+    "standard": {"pgd": SINGLE["pgd_long"], "square": SINGLE["square"]},
+}
+SLOW = set(masked.NETWORKS) - {"plain", "quantised inputs"}
+
+
+def audit_of(name, **options):
+    net = masked.NETWORKS[name]
+    return audit_network(
+        net.apply_fn,
+        masked.trained_params(),
+        **masked.right_points(name),
+        epsilon=EPSILON,
+        key=jax.random.key(0),
+        suite=SUITE,
+        batch_size=48,
+        **{"features_fn": net.features_fn, **options},
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in masked.NETWORKS]
+)
+def test_masked_networks_are_flagged_each_time_and_a_plain_one_is_not(name):
+    audit = audit_of(name)
+    assert audit.conclusion.is_masked == (name != "plain"), audit.conclusion
+    assert {*audit.standing} == {*audit_tasks(SUITE, EPSILON)}
+    assert not {check.outcome for check in audit.checks if check.topic == "hygiene"} & {"FAIL"}
+    if name == "plain":
+        assert not [check.name for check in audit.checks if check.outcome == "FAIL" and check.shows_masking]
+        assert audit.segments is None  # no module was given
+        assert audit.certified == {}
+
+
+def test_a_plain_network_with_its_module_has_segments_certificates_and_the_gauge():
+    told = []
+    audit = audit_of("plain", module=masked.MODULE, features_fn=None, num_examined=16, progress=told.append)
+    names = {check.name: check.outcome for check in audit.checks}
+    assert names["Eq. 2 on segments"] == names["certificates hold"] == names["gauge of the output layer"] == "PASS"
+    assert audit.segments is not None
+    assert audit.segments.norms.supremum.shape == (16, 10)
+    assert audit.segments.radii == pytest.approx(EPSILON)
+    assert {radius for _, radius in audit.certified} == {radius for _, radius in audit.standing if radius}
+    assert {len(norms) for norms in audit.gradient_norms.values()} == {16}
+    assert told == [*dict.fromkeys(told)]
+    assert "certificates" in told
+    standing = [stands for (_, radius), stands in audit.standing.items() if radius == EPSILON]
+    assert f"{np.mean(np.all(standing, axis=0)):.1%}" in audit.conclusion.sentence
+
+
+@pytest.mark.slow
+def test_a_network_of_two_classes_is_audited_without_the_dlr():
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(784, 2)), jnp.float32)
+    inputs = masked.right_points()["inputs"]
+    labels = np.argmax(inputs.reshape(-1, 784) @ weights, axis=1)
+    audit = audit_network(
+        lambda params, inputs: inputs.reshape(-1, 784) @ params,
+        weights,
+        inputs=inputs,
+        labels=np.int32(labels),
+        epsilon=0.01,
+        key=jax.random.key(0),
+        suite=SUITE,
+    )
+    assert {"gradient of cross-entropy", "gradient of margin"} <= {check.name for check in audit.checks}
+    assert "gradient of DLR" not in {check.name for check in audit.checks}
+    assert [check.name for check in audit.checks if check.topic == "hygiene" and check.outcome == "WARN"] == [
+        "enough classes"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0.0}, "above 0"),
+        ({"epsilon": 1.5}, "at most 1"),
+        ({"inputs": np.zeros((1, 4), np.float32), "labels": np.zeros(1, int)}, "at least two"),
+        ({"labels": np.full(3, 1)}, "no point right"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(changes, message):
+    given = {"inputs": np.zeros((3, 4), np.float32), "labels": np.zeros(3, int), "epsilon": 0.1, "suite": SUITE}
+    params = jnp.zeros((4, 2))
+    with pytest.raises(ValueError, match=message):
+        audit_network(lambda params, inputs: inputs @ params, params, key=jax.random.key(0), **(given | changes))
