@@ -8,7 +8,8 @@ import pytest
 from synthetic import accuracy_row, evaluated_row, result_like, write_run, write_seeds
 
 from jl1.errors import UserError
-from jl1.report.results import COLUMNS, read_results, write_rows
+from jl1.report.columns import COLUMNS
+from jl1.report.results import read_results, write_rows
 from jl1.report.run_settings import differing_fields, settings_digests
 
 

@@ -10,9 +10,10 @@ from jl1.cli_flags import check_names, parse
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
 from jl1.report.cells import Cells, make_cells
+from jl1.report.columns import FINISHED
 from jl1.report.notes import absent_from_paper, legend, source_lines
 from jl1.report.paper_numbers import TABLES, paper_numbers
-from jl1.report.results import FINISHED, Results, read_results
+from jl1.report.results import Results, read_results
 from jl1.report.tables import lay_out
 from jl1.report.writing import NO_PICTURES, write_report
 from jl1.terminal import say

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from jl1.report.columns import FINISHED, ON_THE_WAY
 from jl1.report.frames import Frame, first_row
 from jl1.report.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
-from jl1.report.results import FINISHED, ON_THE_WAY
 from jl1.report.run_settings import SETTING_COLUMNS
 from jl1.report.summaries import Trend, holm, standard_error_of_difference, summarise, trend, welch_p
 

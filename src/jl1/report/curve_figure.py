@@ -8,10 +8,10 @@ import pandas as pd
 
 from jl1 import records
 from jl1.pictures.style import COLOURS
+from jl1.report.columns import FINISHED
 from jl1.report.drawing import LINES, dress, make_figure
 from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
-from jl1.report.results import FINISHED
 from jl1.report.run_settings import SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"

@@ -13,40 +13,10 @@ import pandas as pd
 from jl1 import records
 from jl1.attack_names import full_attack_name
 from jl1.errors import UserError
+from jl1.report.columns import COLUMNS, FINAL, FINISHED, INTERRUPTED, MISSING, ON_THE_WAY, REQUIRED, WHOLE, complete
 from jl1.report.frames import Frame
-from jl1.report.run_settings import SETTING_COLUMNS, run_settings, settings_digests
+from jl1.report.run_settings import run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
-
-FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
-"""`status` of a row: counted, left out of means, and without a figure."""
-
-FINAL, ON_THE_WAY = "final", "on the way"
-"""`when` of a row: measured on the weights that the run ended with, or on earlier ones."""
-
-FIGURE_COLUMNS = ("epoch", "when", "attack", "strength", "epsilon", "labels", "points", "rule", "num_examples")
-_RUN_COLUMNS = ("train_seconds", "l1_norm_logits", "l1_norm_probs", "gradient_form", "jax", "commit", "machine")
-COLUMNS = (
-    *SETTING_COLUMNS,
-    "seed",
-    "status",
-    "num_epochs",
-    *FIGURE_COLUMNS,
-    "accuracy",
-    "interval_low",
-    "interval_high",
-    *_RUN_COLUMNS,
-    "run",
-)
-"""Of the tidy rows, in this order."""
-
-_NUMBERS = {
-    *("lam", "train_epsilon", "warmup_epochs", "num_epochs", "epoch", "epsilon", "num_examples", "accuracy"),
-    *("interval_low", "interval_high", "train_seconds", "l1_norm_logits", "l1_norm_probs"),
-}
-_REQUIRED = {"dataset", "model", "lam", "seed", "attack", "epsilon", "accuracy", "num_examples"}
-_DEFAULTS = {"status": FINISHED, "when": FINAL, "labels": "true", "points": "test", "rule": "attacked"}
-_WHOLE = ("warmup_epochs", "num_epochs", "epoch", "num_examples")
-_ZERO = ("lam", "train_epsilon", "warmup_epochs", "epsilon", "num_examples")  # part of what is grouped by
 
 
 class Results(NamedTuple):
@@ -94,7 +64,7 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
         for run, digest in zip(runs, digests, strict=True)
         for row in run.rows
     ]
-    tables = [_complete(pd.DataFrame(rows)), *(read_rows(file) for file in files)]
+    tables = [complete(pd.DataFrame(rows)), *(read_rows(file) for file in files)]
     together = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     return Results(
         together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable", ignore_index=True),
@@ -116,33 +86,18 @@ def read_rows(file: Path) -> Frame:
         raise UserError(f"--rows: there is no file {file}") from error
     except (ValueError, OSError) as error:
         raise UserError(f"--rows: {file} is not a CSV file with a row a figure: {error}") from error
-    lacking = sorted(_REQUIRED - {*table.columns})
+    lacking = sorted(REQUIRED - {*table.columns})
     if lacking:
         raise UserError(
             f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
         )
-    return _complete(table)
+    return complete(table)
 
 
 def write_rows(rows: Frame, path: Path) -> Path:
     """Write tidy rows as CSV, each figure to its last digit."""
-    rows.astype(dict.fromkeys(_WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
+    rows.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
     return path
-
-
-def _complete(given: Frame) -> Frame:
-    """Give a table all columns in order, numbers as numbers."""
-    table: Frame = given.reindex(columns=[*COLUMNS])
-    for name in COLUMNS:
-        if name in _NUMBERS:
-            numbers: Frame = pd.to_numeric(table[name], errors="coerce")
-            table[name] = numbers.astype(float)
-        else:
-            table[name] = table[name].astype(object).where(table[name].notna(), _DEFAULTS.get(name, "")).astype(str)
-    table[[*_ZERO]] = table[[*_ZERO]].fillna(0.0)
-    table.loc[table["lam"] == 0, ["penalty", "outputs", "scale"]] = ["none", "", ""]
-    table.loc[table["train_epsilon"] == 0, "method"] = ""
-    return table
 
 
 def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:

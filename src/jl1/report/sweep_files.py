@@ -2,8 +2,8 @@
 
 import copy
 import json
-import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,17 @@ def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[
 
 def _stand_in(name: str, overrides: Mapping[str, Any], there: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
     """Return the config of a missing run, made from that of the run with the most similar name."""
-    similar = max(there, key=lambda other: len(os.path.commonprefix([name, other])), default=None)
+    similar = max(there, key=lambda other: _num_shared(name, other), default=None)
     if similar is None:
         return None
     config = _overridden(there[similar], overrides)
     named = similar.startswith(_kind(there[similar]))  # as `jl1 sweep` names them: data set and model first
     return config if not named or name.startswith(_kind(config)) else None
+
+
+def _num_shared(one: str, other: str) -> int:
+    """Count the characters that two names begin with alike."""
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))])
 
 
 def _kind(config: Mapping[str, Any]) -> str:
