@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_INTERRUPTED
     except UserError as error:
         say(errors, f"error: {error}")
-        return _EXIT_BAD_INPUT
+        return error.exit_status
     except KeyboardInterrupt:
         say(errors, "interrupted; the same command goes on with it")
         return _EXIT_INTERRUPTED

@@ -14,7 +14,7 @@ from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
 from jl1.bench.options import PEERS, STUDIES, BenchOptions
 from jl1.config import Config
-from jl1.config_files import field_names, load_config
+from jl1.config_files import load_config, require_field
 from jl1.errors import UserError
 from jl1.evaluator import EvaluationOptions
 from jl1.exporting import FORMATS
@@ -135,7 +135,8 @@ def parse_config(
         else:
             rest.append(argument)
     config = load_config(name)
-    _check_fields(config, rest)
+    for field in given_fields(rest):
+        require_field(config, field)
 
     def define_overrides(values: flags.FlagValues) -> None:
         config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=rest)
@@ -143,15 +144,10 @@ def parse_config(
     return config, parse(rest, define_overrides, *definitions)
 
 
-def _check_fields(config: Config, arguments: list[str]) -> None:
-    """Refuse --config.FIELD for a field that does not exist, with the nearest that does."""
-    known = field_names(config)
-    for argument in arguments:
-        flag = argument.partition("=")[0].lstrip("-").removeprefix("no")
-        if flag.startswith("config.") and flag.removeprefix("config.") not in known:
-            near = difflib.get_close_matches(flag.removeprefix("config."), known, n=1)
-            hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
-            raise UserError(f"there is no field {flag}; {hint}")
+def given_fields(arguments: list[str]) -> list[str]:
+    """List the fields that --config.FIELD sets, by their dotted names."""
+    flags_given = [argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in arguments]
+    return [flag.removeprefix("config.") for flag in flags_given if flag.startswith("config.")]
 
 
 def _radius(text: str) -> float:

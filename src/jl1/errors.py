@@ -3,3 +3,5 @@
 
 class UserError(ValueError):
     """Bad input; the message says what was given, what is allowed and what to do."""
+
+    exit_status = 2

@@ -16,9 +16,9 @@ from jl1.attacks.suite import ATTACKS, make_suite, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
 from jl1.data_cache import content_key
-from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
+from jl1.run_lock import hold_run
 from jl1.scoring import Row
 from jl1.trained import Trained, load_trained
 from jl1.verdicts import Verdicts, join, read_verdicts, worst_case, write_verdicts
@@ -75,22 +75,13 @@ def evaluate_run(
     Raises:
         UserError: No such run, no checkpoint, another model's or a damaged one, other data, or a folder that
             cannot be written.
+        RunHeldError: Another process works on the run.
     """
     reporter = reporter or Reporter()
-    trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
-    _make_folder(workdir / _FOLDER / _PIECES)
-    evaluation = _Evaluation(workdir, trained, options, reporter)
-    tasks = evaluation.tasks()
-    rows, found = [], {}
-    for number, (name, epsilon) in enumerate(tasks, start=1):
-        title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
-        found[name, epsilon] = evaluation.attack(name, epsilon, title)
-        rows.append(evaluation.record(name, epsilon, found[name, epsilon]))
-    for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
-        together = {name: found[name, radius] for name, radius in tasks if radius == epsilon and name != "clean"}
-        if len(together) > 1:
-            rows.append(evaluation.record(WORST_CASE, epsilon, worst_case(list(together.values())), tuple(together)))
-    return rows
+    records.read_config(workdir)  # before the lock would make a folder that is no run's
+    with hold_run(workdir):
+        trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
+        return _Evaluation(workdir, trained, options, reporter).rows()
 
 
 class _Evaluation:
@@ -114,6 +105,20 @@ class _Evaluation:
             "versions": {name: text for name, text in records.versions().items() if name != "git_commit"},
             "device": [device.platform, device.device_kind],
         }
+
+    def rows(self) -> list[Row]:
+        """Run every attack, and take them together at each radius."""
+        tasks = self.tasks()
+        rows, found = [], {}
+        for number, (name, epsilon) in enumerate(tasks, start=1):
+            title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
+            found[name, epsilon] = self.attack(name, epsilon, title)
+            rows.append(self.record(name, epsilon, found[name, epsilon]))
+        for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
+            together = {name: found[name, radius] for name, radius in tasks if radius == epsilon and name != "clean"}
+            if len(together) > 1:
+                rows.append(self.record(WORST_CASE, epsilon, worst_case(list(together.values())), tuple(together)))
+        return rows
 
     def tasks(self) -> list[tuple[str, float]]:
         """List the attacks, the weakest first, each with its radii."""
@@ -211,14 +216,6 @@ class _Evaluation:
                 self._reporter.measured(title, start + int(share * size), len(self._points.labels))
 
         return progress
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder of the batches before hours are spent on them."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _describe(stages: Mapping[str, Stage]) -> dict[str, Any]:

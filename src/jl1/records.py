@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jl1.config_files import differences
+from jl1.config_files import run_differences
 from jl1.errors import UserError
 
 SCHEMA = "jl1.result/1"
@@ -27,11 +27,38 @@ INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
 _CONFIG, _METRICS, _RESULT, _EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
+_ON_THE_WAY = "at_epochs.json"
 _TEMPORARY = ".tmp"
+LOCK, HOLDER = "lock", "holder.json"
+"""Files of `run_lock`, which are there before the config."""
+
+
+def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that the run of a config cannot start or go on in; nothing is written.
+
+    Args:
+        workdir: The folder; it need not exist.
+        config: The resolved config, as plain types.
+
+    Raises:
+        UserError: The folder holds other files, another config or a finished run.
+    """
+    paths = workdir.iterdir() if workdir.is_dir() else ()
+    names = {path.name for path in paths if path.suffix != _TEMPORARY} - {LOCK, HOLDER}
+    if _CONFIG in names:
+        _refuse_another_run(workdir, config)
+    elif names:
+        raise UserError(
+            f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
+            "choose an empty or a new folder with --workdir"
+        )
 
 
 def open_run(workdir: Path, config: dict[str, Any]) -> Path:
     """Make the folder of a run, or find the unfinished run of the same config in it.
+
+    A config differs by no field that an older version did not know and that has its default, and not by where the
+    data lie: `data.dir` becomes the given one.
 
     Args:
         workdir: The folder; it may exist.
@@ -45,14 +72,7 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in workdir.iterdir() if path.suffix != _TEMPORARY}
-        if _CONFIG in names:
-            _refuse_another_run(workdir, config)
-        elif names:
-            raise UserError(
-                f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
-                "choose an empty or a new folder with --workdir"
-            )
+        check_workdir(workdir, config)
         write_json(workdir / _CONFIG, config)
     except OSError as error:
         raise UserError(
@@ -61,17 +81,22 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
     return workdir
 
 
+def is_finished(workdir: Path) -> bool:
+    """Say whether the run in a folder has come to its end."""
+    result = read_result(workdir)
+    return result is not None and result["stopped_because"] != INTERRUPTED
+
+
 def _refuse_another_run(workdir: Path, config: dict[str, Any]) -> None:
     """Raise unless the folder's run is unfinished and has this config."""
-    different = differences(read_config(workdir), config)
+    different = run_differences(read_config(workdir), config)
     if different:
         raise UserError(
             f"{workdir} holds a run of another config, which is left as it is:\n  "
             + "\n  ".join(different)
             + "\nchoose another folder with --workdir, or give the same config to resume it"
         )
-    result = read_result(workdir)
-    if result is not None and result["stopped_because"] != INTERRUPTED:
+    if is_finished(workdir):
         raise UserError(
             f"{workdir} holds the finished run of this config, which is left as it is. To repeat it, choose "
             "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; its figures are in "
@@ -109,6 +134,16 @@ def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
     """Write all rows of `jl1 evaluate`."""
     return write_json(workdir / _EVALUATION, {"schema": EVALUATION_SCHEMA, "accuracies": rows})
+
+
+def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
+    """Read the figures that were taken on the way, a row an epoch."""
+    return _read_json(workdir / _ON_THE_WAY) or []
+
+
+def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all figures taken on the way."""
+    write_json(workdir / _ON_THE_WAY, rows)
 
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
