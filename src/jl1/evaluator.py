@@ -81,6 +81,7 @@ def evaluate_run(
     records.read_config(workdir)  # before the lock would make a folder that is no run's
     with hold_run(workdir):
         trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
+        _make_folder(workdir / _FOLDER / _PIECES)
         return _Evaluation(workdir, trained, options, reporter).rows()
 
 
@@ -216,6 +217,14 @@ class _Evaluation:
                 self._reporter.measured(title, start + int(share * size), len(self._points.labels))
 
         return progress
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of the batches before hours are spent on them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _describe(stages: Mapping[str, Stage]) -> dict[str, Any]:
