@@ -9,7 +9,6 @@ import pytest
 
 from jl1.config import default_config, validate_config
 from jl1.config_files import (
-    config_folder,
     config_from_dict,
     config_to_dict,
     differences,
@@ -17,6 +16,7 @@ from jl1.config_files import (
     load_config,
     run_name,
 )
+from jl1.config_folder import config_folder
 from jl1.errors import UserError
 
 ALL_CONFIGS = [

@@ -12,13 +12,13 @@ from quick import final_params, quick_config, same_bits
 from jl1 import objective, records
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import epoch_indices, load_dataset
-from jl1.errors import UserError
+from jl1.errors import InterruptedEarlyError, UserError
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.penalties import ESTIMATORS
 from jl1.problems import create_problem
 from jl1.reporting import Reporter
-from jl1.trainer import DivergedError, InterruptedEarlyError
+from jl1.trainer import DivergedError
 
 DEFENDED = {"penalty__name": "class_sum_l1", "penalty__lam": 1.0, "adversarial__epsilon": 0.1}
 """Every branch of the loss but the slow one: the penalty needs one reverse pass instead of ten."""

@@ -13,22 +13,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jl1.config import Config, default_config, read_field
+from jl1.config_folder import config_folder, config_names
 from jl1.errors import UserError
-
-
-def config_folder() -> Path:
-    """Return the folder of the config files: inside the installed package, or the checkout's `configs`."""
-    package = Path(__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent.parent / "configs"
 
 
 def load_config(name: str) -> Config:
     """Load a config by name or file, as `--config` does. It runs the file.
 
     Args:
-        name: A name in `config_folder()` or the path of a .py file, each with an optional `:arg` that is
-            passed to the file's `get_config`, such as `train:C`.
+        name: A name in `config_folder.config_folder()` or the path of a .py file, each with an optional `:arg` that
+            is passed to the file's `get_config`, such as `train:C`.
 
     Returns:
         The config, locked against new fields.
@@ -97,7 +91,7 @@ def _find_config_file(stem: str) -> Path:
     path = Path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
     if path.is_file():
         return path
-    known = sorted(file.stem for file in config_folder().glob("*.py"))
+    known = config_names()
     near = difflib.get_close_matches(stem, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UserError(f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}")

@@ -1,6 +1,8 @@
 """What the terminal shows: a live display where there is one, plain lines elsewhere, tables at the end."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
+from jl1.terminal import say
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -122,6 +125,14 @@ class LiveReporter(PlainReporter):
         self._progress.update(self._task, description=description, completed=done, total=total, facts=facts)
 
 
+@contextmanager
+def open_reporter(console: Console) -> Iterator[PlainReporter]:
+    """Give the reporter that fits the terminal."""
+    reporter = LiveReporter(console) if console.is_terminal else PlainReporter(console)
+    with reporter if isinstance(reporter, LiveReporter) else nullcontext():
+        yield reporter
+
+
 def accuracy_table(rows: list[dict[str, Any]]) -> Table:
     """Lay out accuracies in percent: a row an attack, a column a radius."""
     epsilons = sorted({row["epsilon"] for row in rows})
@@ -192,11 +203,6 @@ def order_warnings(rows: list[dict[str, Any]]) -> list[str]:
             for weak, strong in order_violations(accuracies)
         ]
     return lines
-
-
-def say(console: Console, text: str) -> None:
-    """Write text as it is: no markup, no colour, no line breaks of rich's own."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _sizes(data: Dataset) -> str:

@@ -16,6 +16,7 @@ from jl1.attacks.suite import ATTACKS, make_suite, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
 from jl1.data_cache import content_key
+from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
 from jl1.run_lock import hold_run
@@ -74,14 +75,13 @@ def evaluate_run(
 
     Raises:
         UserError: No such run, no checkpoint, another model's or a damaged one, other data, or a folder that
-            cannot be written.
-        RunHeldError: Another process works on the run.
+            cannot be written or that another process works on.
     """
     reporter = reporter or Reporter()
     records.read_config(workdir)  # before the lock would make a folder that is no run's
     with hold_run(workdir):
-        trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
         _make_folder(workdir / _FOLDER / _PIECES)
+        trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
         return _Evaluation(workdir, trained, options, reporter).rows()
 
 
@@ -229,9 +229,7 @@ def _make_folder(folder: Path) -> None:
 
 def _describe(stages: Mapping[str, Stage]) -> dict[str, Any]:
     """Return what stages run as plain types."""
-    functions: dict[str, Any] = {
-        name: getattr(stage.attack_fn, "func", stage.attack_fn) for name, stage in stages.items()
-    }
+    functions: Any = {name: getattr(stage.attack_fn, "func", stage.attack_fn) for name, stage in stages.items()}
     return {name: [functions[name].__name__, strength(stage)] for name, stage in stages.items()}
 
 

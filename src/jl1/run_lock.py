@@ -12,16 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from jl1 import records
-from jl1.errors import UserError
+from jl1.errors import RunHeldError, UserError
 
 _PATIENCE = 0.5
 """Seconds to wait for a lock: a sweep takes it for a moment to see whether a run is free."""
-
-
-class RunHeldError(UserError):
-    """Another process works on the run; it is left as it is."""
-
-    exit_status = 75  # EX_TEMPFAIL: the same command may do later
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from jl1.checkpoints import Checkpoints, Restored, Snapshot
 from jl1.clocks import Stopwatch
 from jl1.config import Config
 from jl1.data import Dataset, epoch_indices
-from jl1.errors import UserError
+from jl1.errors import InterruptedEarlyError, UserError
 from jl1.evaluation import make_eval_step, over_batches
 from jl1.problems import Problem, attack_key, order_seed
 from jl1.reporting import Reporter
@@ -29,10 +29,6 @@ _SECONDS_A_PIECE = 0.5
 
 class DivergedError(UserError):
     """The loss was not finite."""
-
-
-class InterruptedEarlyError(UserError):
-    """Training was interrupted before there was anything to evaluate."""
 
 
 class Trainer:

@@ -1,0 +1,71 @@
+"""`jl1 bench`: time the exact step beside its peers."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+from jl1.bench.bench_record import BenchRecord
+from jl1.bench.options import PEERS, STUDIES, BenchOptions
+from jl1.bench.report import LEGEND, as_rich, lay_out_all, write_report
+from jl1.bench.studies import run_studies
+from jl1.cli_flags import check_names, parse
+from jl1.errors import EXIT_INTERRUPTED, UserError
+from jl1.models import MODELS
+from jl1.terminal import say
+
+
+def run(arguments: list[str]) -> int:
+    """Measure the exact step beside its peers."""
+    parsed = parse(arguments, _define_bench)
+    options = _options(parsed)
+    console = Console()
+    record = BenchRecord(Path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
+    status = 0
+    try:
+        run_studies(options, record, lambda text: say(console, text))
+    except KeyboardInterrupt:
+        say(console, "interrupted; the rows so far are kept")
+        status = EXIT_INTERRUPTED
+    for layout in lay_out_all(record.content["tables"]):
+        console.print(as_rich(layout))
+        say(console, "\n".join([*layout.below, ""]))
+    say(console, f"{LEGEND}\n\n{write_report(record)}")
+    return status
+
+
+def _define_bench(values: flags.FlagValues) -> None:
+    """Define what is measured, and how long."""
+    flags.DEFINE_string("out", "runs/bench", "new folder for the figures", flag_values=values)
+    flags.DEFINE_list("models", ["C", "A", "B"], "which models", flag_values=values)
+    flags.DEFINE_list("studies", list(STUDIES), "what is measured", flag_values=values)
+    flags.DEFINE_list("peers", list(PEERS), "what the closed form is measured beside", flag_values=values)
+    flags.DEFINE_integer("batch_size", 128, "examples a step", 1, flag_values=values)
+    flags.DEFINE_integer("repeats", 15, "runs of each form", 1, flag_values=values)
+    flags.DEFINE_float("form_seconds", 60.0, "seconds after which a form has run enough", 0.0, flag_values=values)
+    flags.DEFINE_integer("core", _cores()[0], "the core that every process is pinned to", flag_values=values)
+    flags.DEFINE_string("torch_python", sys.executable, "interpreter with PyTorch", flag_values=values)
+
+
+def _options(parsed: flags.FlagValues) -> BenchOptions:
+    """Check the flags."""
+    check_names("models", parsed.models, MODELS)
+    check_names("studies", parsed.studies, STUDIES)
+    if parsed.peers:
+        check_names("peers", parsed.peers, PEERS)
+    if parsed.core not in _cores():
+        raise UserError(f"--core={parsed.core}: this process may use the cores {', '.join(map(str, _cores()))}")
+    if shutil.which(parsed.torch_python) is None:
+        raise UserError(f"--torch_python={parsed.torch_python}: there is no such program")
+    values: dict[str, Any] = {name: parsed[name].value for name in BenchOptions._fields}
+    return BenchOptions(**values)
+
+
+def _cores() -> list[int]:
+    """List the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -1,0 +1,53 @@
+"""`jl1 evaluate`: attack the newest checkpoint of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.suite import ATTACKS
+from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
+from jl1.display import open_reporter, show_evaluation
+from jl1.errors import UserError
+from jl1.evaluator import EvaluationOptions, evaluate_run
+
+_DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
+_POINTS = ("test", "validation")
+
+
+def run(arguments: list[str]) -> int:
+    """Attack the newest checkpoint of a run again."""
+    parsed = parse(arguments, define_workdir, define_data_dir, _define_attacks)
+    if not parsed.workdir:
+        raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
+    options, console, workdir = _options(parsed), Console(), Path(parsed.workdir)
+    with open_reporter(console) as reporter:
+        rows = evaluate_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
+    show_evaluation(console, rows, workdir)
+    return 0
+
+
+def _define_attacks(values: flags.FlagValues) -> None:
+    """Define the flags of the attacks."""
+    flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), "which attacks", flag_values=values)
+    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble and its parts", flag_values=values)
+    flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
+    flags.DEFINE_integer("max_points", None, "only so many points, from the first", 1, flag_values=values)
+    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
+    flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
+    flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
+    flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
+
+
+def _options(parsed: flags.FlagValues) -> EvaluationOptions:
+    """Check the flags."""
+    check_names("attacks", parsed.attacks, ATTACKS)
+    check_names("budget", [parsed.budget], BUDGETS)
+    check_names("points", [parsed.points], _POINTS)
+    if not parsed.epsilons:
+        raise UserError("--epsilons: there is no radius in it; give numbers in [0, 1], such as 0.1,0.3")
+    values: dict[str, Any] = {name: parsed[name].value for name in EvaluationOptions._fields}
+    values["epsilons"] = [read_radius("epsilons", text) for text in parsed.epsilons]
+    return EvaluationOptions(**values)

@@ -1,0 +1,37 @@
+"""`jl1 export`: write the network of a finished run for other tools."""
+
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse
+from jl1.display import open_reporter
+from jl1.errors import UserError
+from jl1.exporting import FORMATS, export_run
+from jl1.terminal import say
+
+
+def run(arguments: list[str]) -> int:
+    """Write the network of a run for other tools."""
+    parsed = parse(arguments, define_workdir, define_data_dir, _define_export)
+    if not parsed.workdir or not parsed.out:
+        raise UserError("jl1 export needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one")
+    check_names("format", parsed.format, FORMATS)
+    console = Console()
+    with open_reporter(console) as reporter:
+        files = export_run(
+            Path(parsed.workdir),
+            Path(parsed.out),
+            formats=parsed.format,
+            data_dir=parsed.data_dir,
+            reporter=reporter,
+        )
+    say(console, "\n".join(f"{path} ({path.stat().st_size:,} bytes)" for path in files))
+    return 0
+
+
+def _define_export(values: flags.FlagValues) -> None:
+    """Define what is written, and where."""
+    flags.DEFINE_string("out", None, "new folder for the network", flag_values=values)
+    flags.DEFINE_list("format", list(FORMATS), "what is written", flag_values=values)
