@@ -80,8 +80,8 @@ def evaluate_run(
     reporter = reporter or Reporter()
     records.read_config(workdir)  # before the lock would make a folder that is no run's
     with hold_run(workdir):
-        _make_folder(workdir / _FOLDER / _PIECES)
         trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
+        _make_folder(workdir / _FOLDER / _PIECES)
         return _Evaluation(workdir, trained, options, reporter).rows()
 
 
@@ -129,8 +129,7 @@ class _Evaluation:
 
     def attack(self, name: str, epsilon: float, title: str) -> Verdicts:
         """Attack all points, batch after batch, those left out of which there are verdicts already."""
-        total, size = len(self._points.labels), self._batch_sizes[0]
-        pieces = []
+        total, size, pieces = len(self._points.labels), self._batch_sizes[0], []
         self._reporter.measured(title, 0, total)
         for start in range(0, total, size):
             points = Split(*(part[start : start + size] for part in self._points))

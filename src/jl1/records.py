@@ -81,6 +81,11 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
     return workdir
 
 
+def is_run(workdir: Path) -> bool:
+    """Say whether there is a run in a folder."""
+    return (workdir / _CONFIG).is_file()
+
+
 def is_finished(workdir: Path) -> bool:
     """Say whether the run in a folder has come to its end."""
     result = read_result(workdir)
@@ -163,9 +168,10 @@ def keep_metrics(workdir: Path, num_epochs: int) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Read the epochs of metrics.jsonl."""
+    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
     path = workdir / _METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def require_tensorboard() -> None:
