@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -40,7 +39,7 @@ def end_when_stdin_closes() -> None:
     """End this process at once when the other end of its standard input is gone, as when its parent was killed."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(0, 1):  # not sys.stdin, whose lock a thread may not hold when Python ends
             pass
         os._exit(EXIT_INTERRUPTED)  # as abrupt as a kill: what is on disk is whole at any moment
 
