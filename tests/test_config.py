@@ -65,6 +65,11 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("evaluation.epsilons", (0.1, 1.5), r"numbers in \[0, 1\]"),
         ("evaluation.epsilons", (), r"numbers in \[0, 1\]"),
         ("evaluation.pgd_steps", 0, "at least 1"),
+        ("evaluation.attacks", ("fgsm", "standart"), "did you mean standard"),
+        ("evaluation.epochs", (0,), "whole numbers, at least 1"),
+        ("evaluation.epochs", (1.5,), "whole numbers, at least 1"),
+        ("evaluation.budget", "fats", "full, few_classes, fast; did you mean fast"),
+        ("evaluation.max_points", 0, "at least 1"),
         ("seed", -1, r"in \[0, 2\*\*32\)"),
     ],
 )

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from jl1 import records
+from jl1.config_files import config_to_dict, load_config
 from jl1.errors import UserError
 
 CONFIG = {"seed": 0, "penalty": {"lam": 1.0}}
@@ -44,6 +45,16 @@ def test_a_run_of_another_config_is_refused_with_the_difference(tmp_path):
     with pytest.raises(UserError, match=r"another config(.|\n)*config\.penalty\.lam: 1\.0 -> 2\.0"):
         records.open_run(tmp_path, {"seed": 0, "penalty": {"lam": 2.0}})
     assert records.read_config(tmp_path) == CONFIG
+
+
+def test_an_unfinished_run_of_an_older_version_with_its_data_moved_is_found_again(tmp_path):
+    stored = config_to_dict(load_config("quickstart"))
+    del stored["evaluation"]["attacks"], stored["log"]
+    records.open_run(tmp_path, stored)
+    config = load_config("quickstart")
+    config.data.dir = "elsewhere"
+    records.open_run(tmp_path, config_to_dict(config))
+    assert records.read_config(tmp_path) == config_to_dict(config)
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):

@@ -18,13 +18,11 @@ from jl1.sweep.pace import Forecast, forecast, kind_of, measure_paces, seconds_l
 from jl1.sweep.scheduler import State
 from jl1.terminal import duration, say
 
-_SECONDS_BETWEEN_LOOKS = {"live": 1.0, "plain": 60.0}
-
 
 class PlainView:
     """Lines, for logs and pipes. What it knows of the runs it reads from their folders."""
 
-    _seconds_between_looks = _SECONDS_BETWEEN_LOOKS["plain"]
+    _seconds_between_looks = 60.0
 
     def __init__(self, console: Console, folder: Path, num_workers: int) -> None:
         """Write to a console."""
@@ -72,11 +70,12 @@ class PlainView:
 class LiveView(PlainView):
     """The same lines, and below them a table that moves."""
 
-    _seconds_between_looks = _SECONDS_BETWEEN_LOOKS["live"]
+    _seconds_between_looks = 1.0
 
     def __init__(self, console: Console, folder: Path, num_workers: int) -> None:
         """Show a table on a terminal."""
         super().__init__(console, folder, num_workers)
+        self._next_look = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "LiveView":
