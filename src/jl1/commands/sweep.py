@@ -20,7 +20,7 @@ from jl1.sweep.expansion import SweepRun, expand_runs, select
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
-from jl1.terminal import duration, say
+from jl1.terminal import say
 
 
 def run(arguments: list[str]) -> int:
@@ -120,8 +120,13 @@ def _try_out(console: Console, runs: Sequence[SweepRun]) -> dict[str, Pace]:
     for each in runs:
         key = f"{each.config.data.to_dict()}"
         data[key] = data[key] if key in data else load_data(each.config)
-        pace, compilation = time_steps(each.config, data[key])
+        try:
+            pace, compilation = time_steps(each.config, data[key])
+        except UserError as error:
+            pace, text = Pace(0.0, 0.0), f"will fail, as {each.name}: {error}"
+        else:
+            seconds = f"{pace.epoch_seconds:.1f} s an epoch, {compilation:.0f} s of compilation"
+            text = f"measured by a few steps: {seconds}, as {each.name}"
         paces[kind_of(each.config)] = pace
-        text = f"{duration(pace.epoch_seconds)} an epoch, {compilation:.0f} s of compilation, as {each.name}"
-        say(console, f"measured by a few steps: {text}")
+        say(console, text)
     return paces

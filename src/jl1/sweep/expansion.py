@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from jl1.config import Config, read_field, validate_config
@@ -55,15 +56,16 @@ def expand_runs(name: str, overrides: Mapping[str, Any] | None = None) -> list[S
     Raises:
         UserError: As `expand`.
     """
-    runs = [_expand_one(name, {**fields, **(overrides or {})}) for fields in load_sweep(name)]
+    base = load_config(name)
+    runs = [_expand_one(name, base, {**fields, **(overrides or {})}) for fields in load_sweep(name)]
     if not runs:
         raise UserError(f"the sweep {name} adds no run")
     return list({run.name: run for run in reversed(runs)}.values())[::-1]
 
 
-def _expand_one(name: str, overrides: dict[str, Any]) -> SweepRun:
+def _expand_one(name: str, base: Config, overrides: dict[str, Any]) -> SweepRun:
     """Set the fields of one run, and check them."""
-    config = load_config(name)
+    config = deepcopy(base)
     for field, value in overrides.items():
         require_field(config, field)
         try:

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jl1 import records
 from jl1.config_files import config_to_dict
@@ -51,6 +51,7 @@ def find_state(runs: Sequence[SweepRun], folder: Path) -> State:
     return state
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Told what a sweep does."""
 
@@ -163,7 +164,7 @@ class _Sweep:
         """Start a process for a run, unless it is finished, held, or cannot be."""
         workdir = self._folder / run.name
         try:
-            with hold_run(workdir, patience=0):
+            with hold_run(workdir, patience=0.0):
                 if _is_finished(workdir):
                     self._finish(run)
                     return
