@@ -1,42 +1,51 @@
-r"""jl1's attacks beside torchattacks' on the same weights, points, radius and budgets, each alone and in turn.
+r"""jl1's attacks beside other libraries' on the same weights, points, radius and budgets, each alone and in turn.
 
-    pip install torch torchattacks     # beside jl1; never a dependency
-    taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... [--attacks=apgd_ce,ensemble] [--points=1000] \
-        [--seeds=1] > docs/results/attack_peers.json
+    pip install torch torchattacks foolbox adversarial-robustness-toolbox     # beside jl1; never a dependency
+    taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... [--attacks=fgsm,apgd_ce,ensemble] [--points=1000] \
+        [--seeds=1] [--epsilon=0.1] > docs/results/attack_peers.json
 
-The first test points at L-infinity 0.1. `accuracy` is recomputed here, by jl1's network, from the points that
-each side returned; a point outside the ball or the range would stop the script. Seconds are process CPU seconds of one
-run, without jl1's compilation. torchattacks' own AutoAttack has 10 steps where the paper has 100, so its
-attacks are put together here, with the published budgets.
+`accuracy` on the first test points is recomputed here, by jl1's network, from the points that each side returned; a
+point outside the ball or the range would stop the script. Seconds are process CPU seconds of one run, without jl1's
+compilation. torchattacks' own AutoAttack has 10 steps where the paper has 100, so its attacks are put together here,
+with the published budgets. foolbox and ART have FGSM and PGD of the same budget.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import foolbox  # pyright: ignore[reportMissingImports]
 import jax
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torchattacks  # pyright: ignore[reportMissingImports]
+from art.attacks.evasion import (  # pyright: ignore[reportMissingImports]
+    FastGradientMethod,
+    ProjectedGradientDescent,
+)
+from art.estimators.classification import PyTorchClassifier  # pyright: ignore[reportMissingImports]
 
 from jl1.attacks.apgd import apgd
 from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
 from jl1.attacks.objectives import dlr
-from jl1.checkpoints import Checkpoints
-from jl1.config_files import config_from_dict
+from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
 from jl1.models import MODELS, Conv
-from jl1.problems import create_problem, load_data
-from jl1.records import read_config
-from jl1.trainer import snapshot_template
+from jl1.trained import load_trained
 
-_EPSILON, _STEPS, _QUERIES = 0.1, 100, 5000
+_STEPS, _QUERIES, _PGD_STEPS = 100, 5000, 40
 
-STAGES = {"apgd_dlr": Stage(partial(apgd, loss_fn=dlr)), **BUDGETS["full"]}
+STAGES = {
+    "fgsm": Stage(attack_by_fgsm),
+    "pgd": Stage(partial(attack_by_pgd, num_steps=_PGD_STEPS, num_restarts=1)),
+    "apgd_dlr": Stage(partial(apgd, loss_fn=dlr)),
+    **BUDGETS["full"],
+}
 ATTACKS = {**{name: (name,) for name in STAGES}, "ensemble": tuple(BUDGETS["full"])}
 
 
@@ -76,15 +85,47 @@ def to_torch(model: str, params: Any, side: int) -> torch.nn.Module:
     return torch.nn.Sequential(*layers[:-1]).eval()
 
 
-def torch_attacks(network: torch.nn.Module, seed: int) -> dict[str, Any]:
+def torch_attacks(network: torch.nn.Module, epsilon: float, seed: int) -> dict[str, Any]:
     """Return torchattacks' attacks with the budgets of `STAGES`."""
-    options = {"norm": "Linf", "eps": _EPSILON, "seed": seed}
+    options = {"norm": "Linf", "eps": epsilon, "seed": seed}
+    step_size = 2.5 * epsilon / _PGD_STEPS
     return {
+        "fgsm": torchattacks.FGSM(network, eps=epsilon),
+        "pgd": torchattacks.PGD(network, eps=epsilon, alpha=step_size, steps=_PGD_STEPS, random_start=True),
         "apgd_dlr": torchattacks.APGD(network, steps=_STEPS, loss="dlr", **options),
         "apgd_ce": torchattacks.APGD(network, steps=_STEPS, loss="ce", **options),
         "apgd_t": torchattacks.APGDT(network, steps=_STEPS, n_classes=10, **options),
         "fab_t": torchattacks.FAB(network, steps=_STEPS, multi_targeted=True, n_classes=10, **options),
         "square": torchattacks.Square(network, n_queries=_QUERIES, **options),
+    }
+
+
+def foolbox_attacks(network: torch.nn.Module, epsilon: float) -> dict[str, Any]:
+    """Return foolbox's attacks with the budgets of `STAGES`."""
+    model = foolbox.PyTorchModel(network, bounds=(0, 1))
+    attacks = {
+        "fgsm": foolbox.attacks.LinfFastGradientAttack(random_start=False),
+        "pgd": foolbox.attacks.LinfPGD(rel_stepsize=2.5 / _PGD_STEPS, steps=_PGD_STEPS, random_start=True),
+    }
+    return {
+        name: lambda points, labels, attack=attack: attack(model, points, labels, epsilons=epsilon)[1]
+        for name, attack in attacks.items()
+    }
+
+
+def art_attacks(network: torch.nn.Module, epsilon: float, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the attacks of the adversarial robustness toolbox with the budgets of `STAGES`."""
+    model = PyTorchClassifier(
+        network, loss=torch.nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, clip_values=(0, 1)
+    )
+    steps = {"max_iter": _PGD_STEPS, "eps_step": 2.5 * epsilon / _PGD_STEPS, "num_random_init": 1}
+    attacks = {
+        "fgsm": FastGradientMethod(model, eps=epsilon, batch_size=500),
+        "pgd": ProjectedGradientDescent(model, eps=epsilon, batch_size=500, verbose=False, **steps),
+    }
+    return {
+        name: lambda points, labels, attack=attack: torch.from_numpy(attack.generate(points.numpy(), labels.numpy()))
+        for name, attack in attacks.items()
     }
 
 
@@ -106,52 +147,65 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, round(time.process_time() - start, 1)
 
 
-def compare(workdir: Path, names: Sequence[str], *, num_points: int, num_seeds: int) -> list[dict[str, Any]]:
-    """Return one row an attack and side for one finished run."""
-    config = config_from_dict(read_config(workdir))
-    data = load_data(config)
-    problem = create_problem(config, data)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(snapshot_template(config, problem.state), print)
-    assert restored is not None, f"{workdir} has no checkpoint"
-    params = restored.snapshot.state.params
-    inputs, labels = np.asarray(data.test.inputs[:num_points]), np.asarray(data.test.labels[:num_points])
-    network = to_torch(config.model.name, params, inputs.shape[1])
-    apply_fn = jax.jit(problem.apply_fn)
-    logits = np.asarray(apply_fn(params, inputs))
-    with torch.no_grad():
-        theirs = network(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy())).numpy()
-    np.testing.assert_allclose(theirs, logits, atol=1e-3)
-    rows = []
-    for name in names:
+class Comparison:
+    """One finished run's network in jl1 and in PyTorch, and the points that both attack."""
+
+    def __init__(self, workdir: Path, num_points: int, epsilon: float) -> None:
+        self.name, self._epsilon = workdir.name, epsilon
+        self._trained = load_trained(workdir)
+        self._apply_fn = jax.jit(self._trained.apply_fn)
+        self._inputs, self._labels = (np.asarray(part[:num_points]) for part in self._trained.data.test)
+        self._network = to_torch(self._trained.config.model.name, self._trained.params, self._inputs.shape[1])
+        with torch.no_grad():
+            theirs = self._network(torch.from_numpy(self._inputs.transpose(0, 3, 1, 2).copy())).numpy()
+        np.testing.assert_allclose(theirs, np.asarray(self._apply_fn(self._trained.params, self._inputs)), atol=1e-3)
+
+    def sides(self, name: str, seed: int) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+        """Yield every library that has the attack, and what returns its points."""
         stages = {each: STAGES[each] for each in ATTACKS[name]}
-        run = partial(
-            standard_attack, problem.apply_fn, params, inputs=inputs, labels=labels, epsilon=_EPSILON, budget=stages
+        yield "jl1", partial(self._ours, stages, seed)
+        libraries = {
+            "torchattacks": torch_attacks(self._network, self._epsilon, seed),
+            "foolbox": foolbox_attacks(self._network, self._epsilon),
+            "art": art_attacks(self._network, self._epsilon, self._inputs.transpose(0, 3, 1, 2).shape[1:]),
+        }
+        for library, attacks in libraries.items():
+            if set(stages) <= set(attacks):
+                chosen = [attacks[each] for each in stages]
+                yield library, partial(run_torch, chosen, self._network, self._inputs, self._labels)
+
+    def accuracy(self, points: np.ndarray) -> float:
+        """Check the points, and measure what they leave."""
+        assert np.abs(points - self._inputs).max() <= self._epsilon + 1e-6
+        assert points.min() >= 0
+        assert points.max() <= 1
+        logits = np.asarray(self._apply_fn(self._trained.params, points))
+        return float((logits.argmax(axis=1) == self._labels).mean())
+
+    def _ours(self, stages: dict[str, Stage], seed: int) -> np.ndarray:
+        attacked = standard_attack(
+            self._trained.apply_fn,
+            self._trained.params,
+            inputs=self._inputs,
+            labels=self._labels,
+            epsilon=self._epsilon,
+            key=jax.random.key(seed),
+            budget=stages,
         )
-        run(key=jax.random.key(0))  # compiles
+        return attacked.inputs
+
+
+def compare(comparison: Comparison, names: Sequence[str], num_seeds: int) -> Iterator[dict[str, Any]]:
+    """Yield one row an attack, seed and side."""
+    for name in names:
+        dict(comparison.sides(name, 0))["jl1"]()  # compiles
         for seed in range(num_seeds):
-            ours, seconds = timed(partial(run, key=jax.random.key(seed)))
-            attacks = torch_attacks(network, seed)
-            theirs, their_seconds = timed(
-                partial(run_torch, [attacks[each] for each in stages], network, inputs, labels)
-            )
-            for points, side, spent in ((ours.inputs, "jl1", seconds), (theirs, "torchattacks", their_seconds)):
-                assert np.abs(points - inputs).max() <= _EPSILON + 1e-6
-                assert points.min() >= 0
-                assert points.max() <= 1
-                accuracy = float((np.asarray(apply_fn(params, points)).argmax(axis=1) == labels).mean())
-                rows.append(
-                    {
-                        "run": workdir.name,
-                        "attack": name,
-                        "by": side,
-                        "seed": seed,
-                        "accuracy": accuracy,
-                        "seconds": spent,
-                    }
-                )
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    return rows
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 (ART draws from it)
+            for side, run in comparison.sides(name, seed):
+                points, seconds = timed(run)
+                row = {"run": comparison.name, "attack": name, "by": side, "seed": seed}
+                yield row | {"accuracy": comparison.accuracy(points), "seconds": seconds}
 
 
 def main() -> None:
@@ -161,13 +215,18 @@ def main() -> None:
     parser.add_argument("--attacks", type=lambda text: text.split(","), default=list(ATTACKS))
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epsilon", type=float, default=0.1)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for folder in chosen.folders:
-        rows += compare(folder, chosen.attacks, num_points=chosen.points, num_seeds=chosen.seeds)
-    versions = {"jax": jax.__version__, "torch": torch.__version__, "torchattacks": torchattacks.__version__}
-    json.dump({"epsilon": _EPSILON, "points": chosen.points, "versions": versions, "rows": rows}, sys.stdout, indent=1)
+        for row in compare(Comparison(folder, chosen.points, chosen.epsilon), chosen.attacks, chosen.seeds):
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            rows.append(row)
+    packages = ("jax", "torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+    versions = {name: metadata.version(name) for name in packages}
+    made = {"epsilon": chosen.epsilon, "points": chosen.points, "versions": versions}
+    json.dump({**made, "rows": rows}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

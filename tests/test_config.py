@@ -70,6 +70,8 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("evaluation.epochs", (1.5,), "whole numbers, at least 1"),
         ("evaluation.budget", "fats", "full, few_classes, fast; did you mean fast"),
         ("evaluation.max_points", 0, "at least 1"),
+        ("log.traced_points", -1, r"in \[0, 100\]"),
+        ("log.traced_points", 500, r"in \[0, 100\]"),
         ("seed", -1, r"in \[0, 2\*\*32\)"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quick import quick_config
 
-from jl1 import evaluator, records
+from jl1 import battery, records
 from jl1.attacks.ensemble import standard_attack
 from jl1.display import order_warnings
 from jl1.errors import UserError
@@ -72,7 +72,7 @@ def attacked(monkeypatch):
         batches.append(len(options["labels"]))  # one that is interrupted does not count
         return result
 
-    monkeypatch.setattr(evaluator, "standard_attack", counted)
+    monkeypatch.setattr(battery, "standard_attack", counted)
     return batches
 
 
@@ -209,7 +209,7 @@ def test_a_point_outside_the_ball_is_no_verdict(trained, monkeypatch, tmp_path):
         result = standard_attack(*arguments, **options)
         return result._replace(inputs=np.clip(result.inputs + 0.11, 0, 1))
 
-    monkeypatch.setattr(evaluator, "standard_attack", far)
+    monkeypatch.setattr(battery, "standard_attack", far)
     with pytest.raises(RuntimeError, match="fgsm moved a point by"):
         evaluate_run(workdir, options=OPTIONS._replace(attacks=("fgsm",), epsilons=(0.1,)))
     assert records.read_evaluation(workdir) == []

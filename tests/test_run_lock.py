@@ -11,7 +11,7 @@ from quick import quick_config
 from jl1.config_files import config_to_dict
 from jl1.errors import RunHeldError, UserError
 from jl1.experiment import train_and_evaluate
-from jl1.records import open_run
+from jl1.run_folder import open_run
 from jl1.run_lock import hold_run
 
 HOLD = """\

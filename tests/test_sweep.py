@@ -16,6 +16,7 @@ from jl1.cli import main
 from jl1.config_files import config_to_dict, load_config, run_name
 from jl1.display_sweep import open_view
 from jl1.errors import UserError
+from jl1.run_folder import open_run
 from jl1.sweep import expand
 from jl1.sweep.expansion import expand_runs, select
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
@@ -23,6 +24,7 @@ from jl1.sweep.scheduler import State
 
 TINY = """\
 from jl1.config import default_config
+from jl1.run_folder import open_run
 
 def get_config(arg="2000"):
     config = default_config()
@@ -340,6 +342,6 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
 
 
 def test_the_folder_of_one_run_is_refused(tmp_path, capsys):
-    records.open_run(tmp_path / "run", config_to_dict(load_config("quickstart")))
+    open_run(tmp_path / "run", config_to_dict(load_config("quickstart")))
     assert main(["sweep", "--config=fashion", f"--workdir={tmp_path / 'run'}"]) == 2
     assert "is the folder of one run" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, 
 from jl1.terminal import say
 
 _HELP = ("help", "-h", "--help")
-_COMMANDS = ("train", "sweep", "evaluate", "export", "prepare", "bench")
+_COMMANDS = ("train", "sweep", "evaluate", "audit", "export", "prepare", "bench")
 _WITHOUT_JAX: tuple[str, ...] = ()  # they start in a fraction of the time
 
 _USAGE = """\
@@ -28,6 +28,9 @@ jl1: train networks with an L1 penalty on their Jacobian, attack them, report wh
                [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
                [--max_points=1000] [--batch_size=500] [--data_dir=DIR]
                attack the newest checkpoint of a run; interrupted, the same command goes on with it
+  jl1 audit    --workdir=DIR [--epsilon=0.1] [--budget=fast|full] [--points=test|validation] [--max_points=1000]
+               [--num_examined=200] [--batch_size=500] [--transfer_from=DIR] [--data_dir=DIR]
+               say whether a run's accuracy holds: thirty checks, a conclusion, a page with pictures
   jl1 export   --workdir=DIR --out=FOLDER [--format=safetensors,jax] [--data_dir=DIR]
                write the network of a finished run for PyTorch and other tools
   jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]

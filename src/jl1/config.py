@@ -115,7 +115,12 @@ def default_config() -> Config:
             "max_points": placeholder(int),  # so many points for these attacks, from the first; None: all
         }
     )
-    config.log = ConfigDict({"tensorboard": False})  # event files in the run's folder; needs jl1[tensorboard]
+    config.log = ConfigDict(
+        {
+            "tensorboard": False,  # event files in the run's folder; needs jl1[tensorboard]
+            "traced_points": 8,  # validation points of trace.jsonl, Fig. 1 by epoch; 0: none
+        }
+    )
     return config
 
 
@@ -196,7 +201,6 @@ def _near(value: Any, allowed: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-_NO_LIMIT = float("inf")
 _CHOICES = {
     "data.name": DATASETS,
     "data.split": ("official", "random"),
@@ -226,22 +230,18 @@ _COUNTS = (
 _SEEDS = ("seed", "seeds.init", "seeds.order", "seeds.attack", "data.split_seed")
 _RANGES = {
     **dict.fromkeys(_SEEDS, (0, 2**32 - 1, "in [0, 2**32)")),
-    **dict.fromkeys(_COUNTS, (1, _NO_LIMIT, "at least 1")),
+    **dict.fromkeys(_COUNTS, (1, float("inf"), "at least 1")),
     "penalty.lam": (0, 1e30, "a finite number, at least 0 (a negative lambda would reward large derivatives)"),
-    "penalty.every": (1, 2**31 - 1, "at least 1"),
+    **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1")),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
     "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
-    "adversarial.num_steps": (1, 2**31 - 1, "at least 1"),
     "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
     "adversarial.clean_weight": (0, 1, "in [0, 1]"),
-    "adversarial.beta": (0, 1e30, "a finite number, at least 0"),
-    "adversarial.smoothing": (0, 1 - 1e-9, "in [0, 1)"),
-    "optimizer.learning_rate": (0, 1e30, "a finite number, at least 0"),
-    "optimizer.b1": (0, 1, "in [0, 1]"),
-    "optimizer.b2": (0, 1, "in [0, 1]"),
-    "optimizer.eps": (0, 1, "in [0, 1]"),
-    "training.smoothing": (0, 1 - 1e-9, "in [0, 1)"),
+    **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a finite number, at least 0")),
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.eps"), (0, 1, "in [0, 1]")),
+    **dict.fromkeys(("adversarial.smoothing", "training.smoothing"), (0, 1 - 1e-9, "in [0, 1)")),
     "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
+    "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),
 }
 
 

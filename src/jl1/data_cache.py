@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -69,10 +69,10 @@ def _digest(records: np.ndarray) -> str:
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # tempfile's would be readable by its owner alone
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write(file)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

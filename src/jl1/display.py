@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from jl1.attacks.suite import order_violations
 from jl1.config import Config
@@ -17,6 +18,7 @@ from jl1.reporting import Reporter
 from jl1.terminal import duration, say
 
 _SECONDS_BETWEEN_LINES = 30
+_STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
 
 
 class _Pace(NamedTuple):
@@ -68,6 +70,10 @@ class PlainReporter(Reporter):
             left = (now - self._pace.start) / (done - self._pace.began_with) * (total - done)
             self._say(f"{what}: {done:,}/{total:,} points, {duration(left)} left")
             self._pace = self._pace._replace(said=now)
+
+    def examined(self, what: str) -> None:
+        """Say it."""
+        self._say(f"examined: {what}")
 
     def notice(self, text: str) -> None:
         """Say it."""
@@ -141,13 +147,13 @@ def accuracy_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(f"epsilon {epsilon:g}" if epsilon else "no attack", justify="right")
     cells: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
-        cells.setdefault((_attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
+        cells.setdefault((attack_name(row), row["labels"]), {})[row["epsilon"]] = _accuracy(row)
     for (attack, labels), by_epsilon in cells.items():
         table.add_row(attack, labels, *(by_epsilon.get(epsilon, "") for epsilon in epsilons))
     return table
 
 
-def _attack_name(row: dict[str, Any]) -> str:
+def attack_name(row: dict[str, Any]) -> str:
     """Write an attack with its strength, such as pgd-100 x 10."""
     if "budget" in row:
         return f"{row['attack']} ({row['budget']})"
@@ -174,6 +180,21 @@ def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path)
     for line in order_warnings(rows):
         say(console, f"warning: {line}")
     say(console, f"files: {workdir / 'evaluation.json'}, a verdict for each point in {workdir / 'evaluation'}")
+
+
+def show_audit(console: Console, content: dict[str, Any], page: Path) -> None:
+    """Show the accuracies of an audit, a line a check, what they come to, and where its files are."""
+    part = f"the first {content['num_examples']:,} of " if content["num_examples"] < content["num_points"] else ""
+    points = f"{part}{content['num_points']:,} {content['points']} points"
+    say(console, f"\naccuracy in %, and its 95 % interval, on {points}")
+    console.print(accuracy_table([{"labels": "true", **row} for row in content["accuracies"]]))
+    for check in content["checks"]:
+        line = Text.assemble((check["outcome"], _STYLES[check["outcome"]]), f"  {check['name']}: {check['figure']}")
+        console.print(line, soft_wrap=True)
+        if check["outcome"] != "PASS":
+            say(console, f"      -> {check['advice']}")
+    say(console, f"\n{content['sentence']}")
+    say(console, f"files: {page} (to read), {page.with_name('audit.json')}")
 
 
 def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None:

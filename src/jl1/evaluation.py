@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jl1.array_types import (
     ApplyFn,
@@ -25,8 +26,8 @@ from jl1.array_types import (
 )
 from jl1.attacks.fgsm import predicted_labels
 
-BatchFn = Callable[..., Array]
-"""A jitted function of (params, inputs, labels, ...) with one value an example."""
+BatchFn = Callable[..., Any]
+"""A jitted function of (params, inputs, labels, ...) with an array, or a tree of arrays, of a row an example."""
 
 
 def make_eval_step(
@@ -84,14 +85,14 @@ def over_batches(
     batch_size: int = 500,
     key: PRNGKey | None = None,
     **options: Scalar,
-) -> Iterator[Bool[np.ndarray, " size"] | Float[np.ndarray, " size"]]:
+) -> Iterator[Any]:
     """Run a step over all examples, one batch after another, and yield its values batch by batch.
 
     Every batch has the same shape, the last one is padded and the padding cut off its values: one compilation, no
     example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
 
     Args:
-        batch_fn: Step from `make_eval_step` or `make_penalty_step`.
+        batch_fn: Step such as from `make_eval_step` or `make_penalty_step`.
         params: Parameters.
         inputs: All inputs.
         labels: All labels.
@@ -100,7 +101,7 @@ def over_batches(
         **options: Passed to the step as they are, such as epsilon.
 
     Yields:
-        One value an example of the batch.
+        What the step returned for the batch, an array or a tree of arrays with a row an example.
 
     Raises:
         ValueError: No examples, or `batch_size` below 1.
@@ -113,7 +114,8 @@ def over_batches(
         size = min(batch_size, len(inputs) - start)
         rows[size:] = start
         keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
-        yield np.asarray(batch_fn(params, inputs[rows], labels[rows], **options, **keys))[:size]
+        values = batch_fn(params, inputs[rows], labels[rows], **options, **keys)
+        yield jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
 
 
 def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from jl1.evaluation import check_classifier
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.problems import Problem, attack_key, create_problem, load_data
 from jl1.reporting import Reporter
+from jl1.run_folder import check_workdir, open_run
 from jl1.run_lock import hold_run
 from jl1.scoring import AttackOptions, score_accuracies, score_norms
 from jl1.trainer import Trainer
@@ -59,9 +60,9 @@ def train_and_evaluate(
     epoch_indices(len(data.train.labels), config.training.batch_size, seed=0, epoch=0)  # refuses a bad size
     problem = create_problem(config, data)
     check_classifier(partial(problem.apply_fn, problem.state.params), jnp.asarray(data.train.inputs[:8]))
-    records.check_workdir(workdir, config_to_dict(config))
+    check_workdir(workdir, config_to_dict(config))
     with hold_run(workdir):
-        records.open_run(workdir, config_to_dict(config))
+        open_run(workdir, config_to_dict(config))
         return _run(config, data, problem, workdir, reporter, should_stop)
 
 

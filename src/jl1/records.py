@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, metrics.jsonl, result.json. docs/run_folder.md is their schema.
+"""The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema.
 
 A file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
 process is killed.
@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jl1.config_files import run_differences
 from jl1.errors import UserError
 
 SCHEMA = "jl1.result/1"
@@ -23,67 +22,21 @@ SCHEMA = "jl1.result/1"
 EVALUATION_SCHEMA = "jl1.evaluation/1"
 """The same for evaluation.json."""
 
+AUDIT_SCHEMA = "jl1.audit/1"
+"""The same for audit.json."""
+
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
-_CONFIG, _METRICS, _RESULT, _EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
+CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
+RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
-_TEMPORARY = ".tmp"
-LOCK, HOLDER = "lock", "holder.json"
-"""Files of `run_lock`, which are there before the config."""
-
-
-def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Refuse a folder that the run of a config cannot start or go on in; nothing is written.
-
-    Args:
-        workdir: The folder; it need not exist.
-        config: The resolved config, as plain types.
-
-    Raises:
-        UserError: The folder holds other files, another config or a finished run.
-    """
-    paths = workdir.iterdir() if workdir.is_dir() else ()
-    names = {path.name for path in paths if path.suffix != _TEMPORARY} - {LOCK, HOLDER}
-    if _CONFIG in names:
-        _refuse_another_run(workdir, config)
-    elif names:
-        raise UserError(
-            f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
-            "choose an empty or a new folder with --workdir"
-        )
-
-
-def open_run(workdir: Path, config: dict[str, Any]) -> Path:
-    """Make the folder of a run, or find the unfinished run of the same config in it.
-
-    A config differs by no field that an older version did not know and that has its default, and not by where the
-    data lie: `data.dir` becomes the given one.
-
-    Args:
-        workdir: The folder; it may exist.
-        config: The resolved config, as plain types.
-
-    Returns:
-        The folder, with config.json in it.
-
-    Raises:
-        UserError: The folder holds other files, another config or a finished run, or cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        check_workdir(workdir, config)
-        write_json(workdir / _CONFIG, config)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
-        ) from error
-    return workdir
+TEMPORARY = ".tmp"
 
 
 def is_run(workdir: Path) -> bool:
     """Say whether there is a run in a folder."""
-    return (workdir / _CONFIG).is_file()
+    return (workdir / CONFIG).is_file()
 
 
 def is_finished(workdir: Path) -> bool:
@@ -92,43 +45,26 @@ def is_finished(workdir: Path) -> bool:
     return result is not None and result["stopped_because"] != INTERRUPTED
 
 
-def _refuse_another_run(workdir: Path, config: dict[str, Any]) -> None:
-    """Raise unless the folder's run is unfinished and has this config."""
-    different = run_differences(read_config(workdir), config)
-    if different:
-        raise UserError(
-            f"{workdir} holds a run of another config, which is left as it is:\n  "
-            + "\n  ".join(different)
-            + "\nchoose another folder with --workdir, or give the same config to resume it"
-        )
-    if is_finished(workdir):
-        raise UserError(
-            f"{workdir} holds the finished run of this config, which is left as it is. To repeat it, choose "
-            "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; its figures are in "
-            f"{workdir / _RESULT}"
-        )
-
-
 def read_config(workdir: Path) -> dict[str, Any]:
     """Read the config of a run.
 
     Raises:
         UserError: The folder is not that of a run, or the file is damaged.
     """
-    config = _read_json(workdir / _CONFIG)
+    config = _read_json(workdir / CONFIG)
     if config is None:
-        raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {_CONFIG}")
+        raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {CONFIG}")
     return config
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """Read the result of a run, or None if there is none yet."""
-    return _read_json(workdir / _RESULT)
+    return _read_json(workdir / RESULT)
 
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
     """Write the result of a run and return its path."""
-    return write_json(workdir / _RESULT, result)
+    return write_json(workdir / RESULT, result)
 
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
@@ -151,20 +87,34 @@ def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
     write_json(workdir / _ON_THE_WAY, rows)
 
 
+def audit_folder(workdir: Path) -> Path:
+    """Return the folder of a run's audit, made if it is not there."""
+    folder = workdir / "audit"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def write_audit(workdir: Path, content: dict[str, Any]) -> Path:
+    """Write what an audit has found and return its path."""
+    return write_json(audit_folder(workdir) / "audit.json", content)
+
+
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Add the line of one epoch to metrics.jsonl."""
-    with (workdir / _METRICS).open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _append_line(workdir / _METRICS, row)
 
 
-def keep_metrics(workdir: Path, num_epochs: int) -> None:
-    """Cut metrics.jsonl back to its first epochs: those that the restored checkpoint knows of."""
-    path = workdir / _METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    if len(lines) > num_epochs:
-        _write_text(path, "".join(lines[:num_epochs]))
+def append_trace(workdir: Path, row: dict[str, Any]) -> None:
+    """Add the line of one epoch to trace.jsonl."""
+    _append_line(workdir / _TRACE, row)
+
+
+def keep_epochs(workdir: Path, num_epochs: int) -> None:
+    """Cut metrics.jsonl and trace.jsonl back to their first epochs: those that the restored checkpoint knows of."""
+    for path in (workdir / _METRICS, workdir / _TRACE):
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if len(lines) > num_epochs:
+            write_text(path, "".join(lines[:num_epochs]))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -172,6 +122,13 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / _METRICS
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    """Read the epochs of metrics.jsonl."""
+    return _read_lines(workdir / _METRICS)
+
+
+def read_trace(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of trace.jsonl."""
+    return _read_lines(workdir / _TRACE)
 
 
 def require_tensorboard() -> None:
@@ -238,14 +195,27 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
+def _append_line(path: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; without a file there are none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write a JSON file, whole or not at all."""
-    return _write_text(path, json.dumps(value, indent=2) + "\n")
+    return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = path.with_name(path.name + TEMPORARY)
     with temporary.open("w") as file:
         file.write(text)
         file.flush()

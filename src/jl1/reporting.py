@@ -22,5 +22,8 @@ class Reporter:
     def measured(self, what: str, done: int, total: int) -> None:
         """So many examples of a final figure are done."""
 
+    def examined(self, what: str) -> None:
+        """A measure of an audit begins that has no number of examples."""
+
     def notice(self, text: str) -> None:
         """Something that the user should know."""

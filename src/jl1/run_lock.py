@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 from jl1 import records
 from jl1.errors import RunHeldError, UserError
 
+LOCK, HOLDER = "lock", "holder.json"
+"""Their files."""
+
 _PATIENCE = 0.5
 """Seconds to wait for a lock: a sweep takes it for a moment to see whether a run is free."""
 
@@ -35,7 +38,7 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workdir.resolve() / records.LOCK, is_singleton=True).acquire(timeout=patience)
+        lock = FileLock(workdir.resolve() / LOCK, is_singleton=True).acquire(timeout=patience)
     except Timeout as error:
         raise RunHeldError(f"{workdir} is held by {holder(workdir)}, and left as it is") from error
     except OSError as error:
@@ -43,14 +46,14 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
             f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
         ) from error
     with lock:
-        records.write_json(workdir / records.HOLDER, _this_process())
+        records.write_json(workdir / HOLDER, _this_process())
         yield
 
 
 def holder(workdir: Path) -> str:
     """Say which process took the lock of a folder last: host, pid, since when."""
     try:
-        held: dict[str, Any] = json.loads((workdir / records.HOLDER).read_text())
+        held: dict[str, Any] = json.loads((workdir / HOLDER).read_text())
         return f"pid {held['pid']} on {held['host']} since {held['since']}"
     except (OSError, ValueError, KeyError):
         return "another process"

@@ -34,7 +34,7 @@ from jl1.models import SequentialNet
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""
 
-_PIECEWISE_LINEAR = (nn.relu, nn.leaky_relu)
+PIECEWISE_LINEAR = (nn.relu, nn.leaky_relu)
 
 Pattern = tuple[Bool[Array, " batch ..."], ...]
 """Which activations are on, layer by layer."""
@@ -125,7 +125,7 @@ def segment_gradient_norms(
         >>> [value.item() for value in (norms.at_start, norms.supremum, norms.at_end, norms.change, norms.num_pieces)]
         [0.0, 4.0, 0.0, 1.0, 3]
     """
-    if module.activation not in _PIECEWISE_LINEAR:
+    if module.activation not in PIECEWISE_LINEAR:
         raise ValueError("only a network with relu or leaky_relu is linear between breakpoints")
     if max_pieces < 1:
         raise ValueError(f"max_pieces={max_pieces}: must be at least 1")

@@ -21,6 +21,7 @@ from jl1.evaluation import make_eval_step, over_batches
 from jl1.problems import Problem, attack_key, order_seed
 from jl1.reporting import Reporter
 from jl1.stopping import STOPPING, StoppingOptions
+from jl1.tracing import make_trace_fn
 from jl1.training import Examples, Totals, TrainState, make_epoch, zero_totals
 
 _SECONDS_A_PIECE = 0.5
@@ -50,6 +51,7 @@ class Trainer:
         self._validation = Examples(*(jnp.asarray(part) for part in data.validation))
         self._epoch_fn = make_epoch(problem.gradient_fn, problem.optimizer)
         self._eval_fn = make_eval_step(problem.apply_fn)
+        self._trace_fn = make_trace_fn(config, data, problem.apply_fn)
         self._steps_a_piece = 1
         self.stopped_because = ""
 
@@ -64,7 +66,7 @@ class Trainer:
         if restored is not None:
             check_same_data(restored, self._data)
         self._take(restored)
-        records.keep_metrics(workdir, self.num_epochs)
+        records.keep_epochs(workdir, self.num_epochs)
 
     def evaluated_params(self) -> Params:
         """Return the parameters that the config wants evaluated: the last ones, or the best."""
@@ -161,11 +163,13 @@ class Trainer:
         return stop, totals
 
     def _finish_epoch(self, workdir: Path, row: dict[str, Any]) -> None:
-        """Record an epoch: first its line, then the checkpoint, which is what counts after a kill."""
+        """Record an epoch: first its lines, then the checkpoint, which is what counts after a kill."""
         if self._best_params and row["validation_accuracy"] > max(self.accuracies, default=-math.inf):
             self._best_params = jax.tree.map(jnp.copy, self._state.params)
         self.accuracies.append(row["validation_accuracy"])
         records.append_metrics(workdir, row)
+        if self._trace_fn is not None:
+            records.append_trace(workdir, {"epoch": row["epoch"], **self._trace_fn(self._state.params)})
         progress = {
             "accuracies": self.accuracies,
             "seconds": self.stopwatch.seconds,

@@ -34,13 +34,14 @@ def pgd(
     step_size: Scalar | None = None,
     num_restarts: int = 1,
     loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
+    start: Inputs | None = None,
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Inputs:
     """Attack by `num_steps` sign steps on the loss, each projected onto the ball and the range.
 
-    Every restart begins at a uniformly random point of the ball (at the inputs themselves when `key`
-    is None). Of all points met on the way, the inputs included, each example keeps its best: a
+    Every restart begins at a uniformly random point of the ball (when `key` is None at `start`, or at the inputs
+    themselves). Of all points met on the way, the inputs included, each example keeps its best: a
     misclassified point before any that is not, then the one of highest loss. So more
     restarts, or more steps of the same size, never make the result weaker (the default step size depends
     on their number), and a point that is wrong to begin with stays wrong.
@@ -57,6 +58,7 @@ def pgd(
             code, so that the ball's border can be reached from anywhere inside.
         num_restarts: Independent restarts, at least 1.
         loss_fn: What is raised; cross-entropy without smoothing.
+        start: Where to begin, points of the ball and the range, when `key` is None; the inputs unless given.
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
 
@@ -65,13 +67,15 @@ def pgd(
 
     Raises:
         ValueError: `num_steps` or `num_restarts` below 1, several restarts without a key (they would all
-            be the same), or a number for epsilon that is negative or above upper - lower.
+            be the same), both a key and a start, or a number for epsilon that is negative or above upper - lower.
     """
     check_radius(epsilon, lower, upper)
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
     if key is None and num_restarts > 1:
         raise ValueError(f"num_restarts={num_restarts} needs a key: without random starts all are the same")
+    if key is not None and start is not None:
+        raise ValueError("key and start are both given: the walk begins at a random point or at a given one")
     step_size = 2.5 * epsilon / num_steps if step_size is None else step_size
 
     ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
@@ -88,11 +92,12 @@ def pgd(
         return project(points + step_size * jnp.sign(gradient), inputs, **ball), best
 
     def restart(index: Scalar, best: _Best) -> _Best:
-        start = inputs if key is None else random_start(jax.random.fold_in(key, index), inputs, **ball)
-        points, best = jax.lax.fori_loop(0, num_steps, step, (start, best))
+        first = fixed_start if key is None else random_start(jax.random.fold_in(key, index), inputs, **ball)
+        points, best = jax.lax.fori_loop(0, num_steps, step, (first, best))
         return _keep_better(best, _Best(points, *loss_and_logits(points)[1]))
 
     inputs = jax.lax.stop_gradient(inputs)
+    fixed_start = inputs if start is None else start
     at_inputs = _Best(inputs, *loss_and_logits(inputs)[1])
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, num_restarts, restart, at_inputs).inputs)
 

@@ -87,6 +87,19 @@ def strength(stage: Stage) -> dict[str, Any]:
     return plain | ({"num_targets": stage.num_targets} if stage.num_targets else {})
 
 
+def settings_of(stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """Return what an attack of a suite is set by: the budget of the ensemble, or the strength of its one stage.
+
+    Example:
+        >>> settings_of(make_suite(budget="full")["standard"])
+        {'budget': 'full'}
+    """
+    for name, budget in BUDGETS.items():
+        if stages is budget:
+            return {"budget": name}
+    return strength(next(iter(stages.values()))) if stages else {}
+
+
 ATTACKS = tuple(make_suite())
 """Names of all attacks."""
 

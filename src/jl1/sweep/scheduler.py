@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jl1 import records
 from jl1.config_files import config_to_dict
 from jl1.errors import EXIT_HELD, EXIT_INTERRUPTED, RunHeldError, UserError
+from jl1.run_folder import open_run
 from jl1.run_lock import hold_run, holder
 from jl1.sweep.children import Child
 from jl1.sweep.expansion import SweepRun
@@ -170,7 +171,7 @@ class _Sweep:
                     return
                 if read_failure(workdir) is not None:
                     raise UserError("it failed in another sweep")
-                records.open_run(workdir, config_to_dict(run.config))
+                open_run(workdir, config_to_dict(run.config))
             child = Child(workdir, self._idle[0])
         except RunHeldError:
             if run.name not in self._told_of:

@@ -1,0 +1,47 @@
+"""The attacks of an audit, by name: a ladder from noise to the ensemble, and two that see other things."""
+
+from functools import partial
+from typing import Any
+
+from jl1.array_types import Inputs, LogitsFn
+from jl1.attacks.ascent import pgd_last_point
+from jl1.attacks.ensemble import BUDGETS, Stage
+from jl1.attacks.noise import random_noise
+from jl1.attacks.norms import NormName
+from jl1.attacks.suite import Suite, attack_by_fgsm, attack_by_pgd
+from jl1.attacks.transfer import transfer
+
+
+def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -> Suite:
+    """Make the attacks that `order.order_checks` compares, in L-infinity.
+
+    Args:
+        budget: Of the ensemble, a name in `attacks.ensemble.BUDGETS`; Square alone has as many queries.
+        source_logits_fn: Another network, for `transfer`; without it there is none.
+
+    Returns:
+        Stages by name, the weakest first; none for `clean`. Keep the object: equal ones compile anew.
+
+    Raises:
+        KeyError: An unknown budget.
+
+    Example:
+        >>> list(make_audit_suite("fast"))
+        ['clean', 'noise', 'fgsm', 'pgd', 'pgd_long', 'square', 'standard']
+    """
+    single = {
+        "noise": partial(random_noise, num_draws=100),
+        "fgsm": attack_by_fgsm,
+        "pgd": partial(attack_by_pgd, num_steps=40, num_restarts=1),
+        "pgd_long": partial(attack_by_pgd, num_steps=100, num_restarts=10),
+        "square": BUDGETS[budget]["square"].attack_fn,
+    }
+    if source_logits_fn is not None:
+        single["transfer"] = transfer(_attack_by_last_point, source_logits_fn)
+    return {"clean": {}} | {name: {name: Stage(fn)} for name, fn in single.items()} | {"standard": BUDGETS[budget]}
+
+
+def _attack_by_last_point(logits_fn: LogitsFn, inputs: Inputs, *, norm: NormName = "linf", **options: Any) -> Inputs:
+    """Attack by 40 steps of PGD to the end: what only just deceives one network does not deceive another."""
+    del norm  # L-infinity only
+    return pgd_last_point(logits_fn, inputs, num_steps=40, **options)

@@ -1,0 +1,236 @@
+"""The whole audit of a network on arrays: attacks, measures, checks, conclusion."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jl1.array_types import ApplyFn, Params, PRNGKey
+from jl1.attacks.ensemble import standard_attack
+from jl1.attacks.fgsm import fgsm
+from jl1.attacks.suite import Suite
+from jl1.audit.attacks import make_audit_suite
+from jl1.audit.certificate_check import certificate_check
+from jl1.audit.check import Check
+from jl1.audit.conclusion import Conclusion, conclude
+from jl1.audit.examination import Subject, examine
+from jl1.audit.hygiene import network_checks, points_checks
+from jl1.audit.order import LARGE_RADIUS, Standing, order_checks
+from jl1.audit.planted import FeaturesFn, penultimate_features
+from jl1.audit.segment_check import segment_check, walk_segments
+from jl1.certificates import make_certificate_step
+from jl1.intervals import SLOPES
+from jl1.models import SequentialNet
+from jl1.segments import PIECEWISE_LINEAR, SegmentNorms
+
+StandsFn = Callable[[str, float], np.ndarray]
+"""Name of an attack of the suite and a radius to which points stand, bool `[n]`."""
+
+ProgressFn = Callable[[str], None]
+"""Told what is being measured."""
+
+_AT_EVERY_RADIUS = ("fgsm", "pgd", "standard")
+_NUM_SEGMENTS = 50
+
+
+class Segments(NamedTuple):
+    """Walks from points to their FGSM twins, a row an example.
+
+    Attributes:
+        norms: Of the margins to all classes.
+        radii: max_j |x'_j - x_j|.
+    """
+
+    norms: SegmentNorms
+    radii: np.ndarray
+
+
+class Audit(NamedTuple):
+    """What an audit found.
+
+    Attributes:
+        epsilon: The radius that it is about.
+        standing: Which points stand, by attack and radius.
+        checks: In the order of the report.
+        conclusion: What they come to.
+        gradient_norms: L1 norms of the input gradients of each loss, by its name.
+        segments: The walks of Eq. 2; None where the network is not piecewise linear.
+        certified: Which points are certified, by `("certified", radius)`; empty where there are no certificates.
+    """
+
+    epsilon: float
+    standing: Standing
+    checks: list[Check]
+    conclusion: Conclusion
+    gradient_norms: dict[str, np.ndarray]
+    segments: Segments | None
+    certified: Standing
+
+
+def audit_network(
+    apply_fn: ApplyFn,
+    params: Params,
+    *,
+    inputs: Float[np.ndarray | Array, " num_examples *features"],
+    labels: Int[np.ndarray | Array, " num_examples"],
+    epsilon: float,
+    key: PRNGKey,
+    suite: Suite | None = None,
+    module: SequentialNet | None = None,
+    features_fn: FeaturesFn | None = None,
+    stands_fn: StandsFn | None = None,
+    num_points: int | None = None,
+    num_examined: int = 200,
+    batch_size: int = 100,
+    progress: ProgressFn = lambda _: None,
+) -> Audit:
+    """Attack a classifier from noise to the ensemble, look at its gradients, and say whether its accuracy holds.
+
+    Works on any classifier whose examples do not interact. The network is called with batches of `batch_size`
+    examples; expect a compilation for every measure, some thirty in all, and a minute for a small network.
+
+    Args:
+        apply_fn: Function of params and inputs in [0, 1] to LOGITS.
+        params: Parameters.
+        inputs: Points, at least two.
+        labels: Their classes.
+        epsilon: L-infinity radius, in (0, 1].
+        key: Fixes all randomness.
+        suite: From `attacks.make_audit_suite`; the one of the fast budget unless given.
+        module: The network, if it is a `SequentialNet`: then the gauge is tested, and Eq. 2 if it is piecewise linear.
+        features_fn: Features for the unit test of the attack; those of `module` before its last layer, or the
+            logits, unless given.
+        stands_fn: Has the verdicts of the attacks of the suite, such as from a store; computed here unless given.
+        num_points: How many points there are in all, if these are only some.
+        num_examined: Points, of those that the network has right, that the measures of gradients look at.
+        batch_size: Examples at a time, at least 1.
+        progress: Told what is being measured.
+
+    Returns:
+        The audit.
+
+    Raises:
+        ValueError: A radius that is not in (0, 1], fewer than two points, or none that the network has right.
+    """
+    if not 0 < epsilon <= 1:
+        raise ValueError(f"epsilon={epsilon}: must be above 0 and at most 1, the range of the inputs")
+    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    if len(inputs) < 2:
+        raise ValueError(f"{len(inputs)} points: an audit needs at least two")
+    suite = suite or make_audit_suite("fast")
+    if stands_fn is None:
+        stands_fn = partial(_stands, apply_fn, params, inputs, labels, key, suite, batch_size)
+    checks = network_checks(partial(apply_fn, params), jnp.asarray(inputs[:8]))
+    standing: Standing = {task: stands_fn(*task) for task in audit_tasks(suite, epsilon)}
+    is_right = standing["clean", 0.0]
+    if not is_right.any():
+        raise ValueError("the network has no point right without attack: there is nothing to audit")
+    chosen = np.flatnonzero(is_right)[:num_examined]
+    subject = Subject(apply_fn, params, inputs[chosen], labels[chosen], epsilon, key, min(batch_size, len(chosen)))
+    examined = examine(
+        subject,
+        features_fn=features_fn or (penultimate_features(module) if module else apply_fn),
+        has_output_layer=module is not None,
+        progress=progress,
+    )
+    segments = _walk(subject, module, progress)
+    certified = _certify(
+        subject._replace(inputs=inputs, labels=labels), module, {r for _, r in standing if r}, progress
+    )
+    checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
+    num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
+    checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
+    checks += [segment_check(segments.norms, segments.radii)] if segments else []
+    checks += [certificate_check(standing, certified, epsilon)] if certified else []
+    return Audit(
+        epsilon,
+        standing,
+        checks,
+        _conclude(epsilon, standing, checks, num_classes),
+        dict(examined.gradient_norms),
+        segments,
+        certified,
+    )
+
+
+def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
+    """List attacks and radii: all attacks at `epsilon`, some at a quarter, half and twice of it, and at half the range.
+
+    Args:
+        suite: From `attacks.make_audit_suite`.
+        epsilon: The radius that is asked about.
+
+    Returns:
+        Attack and radius of each, `clean` first.
+
+    Example:
+        >>> len(audit_tasks(make_audit_suite("fast"), 0.1))
+        19
+    """
+    radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
+    at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
+    return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
+
+
+def _stands(
+    apply_fn: ApplyFn,
+    params: Params,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    key: PRNGKey,
+    suite: Suite,
+    batch_size: int,
+    name: str,
+    epsilon: float,
+) -> np.ndarray:
+    """Attack all points by one attack of the suite."""
+    size = min(batch_size, len(inputs))
+    attacked = standard_attack(
+        apply_fn,
+        params,
+        inputs=inputs,
+        labels=labels,
+        epsilon=epsilon,
+        key=key,
+        budget=suite[name],
+        batch_sizes=(size, max(size // 10, 1)),
+    )
+    return attacked.stands
+
+
+def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) -> Segments | None:
+    """Walk from some points to their FGSM twins where the network is piecewise linear."""
+    if module is None or module.activation not in PIECEWISE_LINEAR:
+        return None
+    progress("Eq. 2 on segments")
+    starts, labels = subject.inputs[:_NUM_SEGMENTS], subject.labels[:_NUM_SEGMENTS]
+    logits_fn = partial(subject.apply_fn, subject.params)
+    ends = np.asarray(fgsm(logits_fn, jnp.asarray(starts), labels=jnp.asarray(labels), epsilon=subject.epsilon))
+    norms = walk_segments(module, subject.params, starts=starts, ends=ends, labels=labels, batch_size=len(starts))
+    return Segments(norms, np.abs(ends - starts).reshape(len(starts), -1).max(axis=1))
+
+
+def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], progress: ProgressFn) -> Standing:
+    """Certify all points at every radius where the network is one that can be."""
+    if module is None or module.activation not in SLOPES:
+        return {}
+    progress("certificates")
+    step = make_certificate_step(module)
+    return {("certified", radius): subject.measure(step, epsilon=radius) for radius in sorted(radii)}
+
+
+def _conclude(epsilon: float, standing: Standing, checks: list[Check], num_classes: int) -> Conclusion:
+    """Weigh the checks with the accuracies."""
+    at_epsilon = [stands for (_, radius), stands in standing.items() if radius == epsilon]
+    return conclude(
+        checks,
+        epsilon=epsilon,
+        clean=float(standing["clean", 0.0].mean()),
+        fgsm=float(standing["fgsm", epsilon].mean()),
+        strongest=float(np.all(at_epsilon, axis=0).mean()),
+        chance=1 / num_classes,
+    )

@@ -1,0 +1,93 @@
+"""Eq. 2 on real segments: the bound with its supremum, which must hold, and with the two ends, which need not.
+
+The paper argues from gradients that vanish at x and at x'; what bounds the change of the outputs between them is the
+largest gradient inside.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jl1.array_types import Params
+from jl1.audit.batches import measure
+from jl1.audit.check import Check, Outcome
+from jl1.models import SequentialNet
+from jl1.segments import SegmentNorms, segment_gradient_norms
+
+ROUNDING = 1e-5
+"""Of the largest change: by so much a rounded change may exceed its bound."""
+
+
+def walk_segments(
+    module: SequentialNet,
+    params: Params,
+    *,
+    starts: Float[np.ndarray | Array, " num_examples *features"],
+    ends: Float[np.ndarray | Array, " num_examples *features"],
+    labels: Int[np.ndarray | Array, " num_examples"],
+    batch_size: int = 50,
+    max_pieces: int = 5_000,
+) -> SegmentNorms:
+    """Walk from points to attacked points, a batch at a time, for the margins to all classes.
+
+    Args:
+        module: A network with ReLU or leaky ReLU.
+        params: Its parameters.
+        starts: The points x.
+        ends: The points x'.
+        labels: True labels y: f_j is the margin z_y - z_j.
+        batch_size: Segments at a time, at least 1.
+        max_pieces: Where a walk is given up.
+
+    Returns:
+        The norms, as NumPy arrays with a row an example.
+
+    Raises:
+        ValueError: The network is not piecewise linear, no examples, a `batch_size` or `max_pieces` below 1.
+    """
+
+    def step(params: Params, inputs: Array, labels: Array) -> SegmentNorms:
+        starts, ends = inputs[:, 0], inputs[:, 1]
+        return segment_gradient_norms(module, params, starts=starts, ends=ends, labels=labels, max_pieces=max_pieces)
+
+    segments = np.stack([np.asarray(starts), np.asarray(ends)], axis=1)
+    return measure(jax.jit(step), params, inputs=segments, labels=labels, batch_size=batch_size)
+
+
+def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"]) -> Check:
+    """Count the margins that change by more than radius times a gradient norm.
+
+    Args:
+        norms: From `walk_segments`.
+        radius: max_j |x'_j - x_j| of every segment.
+
+    Returns:
+        FAIL if Eq. 2 itself is violated, which would be an error of jl1; the ends alone are a figure, not a verdict.
+    """
+    complete = np.asarray(norms.is_complete)[:, None]
+    supremum, change = np.asarray(norms.supremum), np.abs(norms.change)
+    larger_end = np.maximum(norms.at_start, norms.at_end)
+    slack = ROUNDING * max(float(change.max()), 1e-30)
+    cases = np.broadcast_to(complete, change.shape) & (supremum > 0)
+    above = partial(_above, cases, change, radius[:, None], slack)
+    with_supremum, with_ends, num_cases = above(supremum), above(larger_end), int(cases.sum())
+    factor = float(np.median((supremum / np.maximum(larger_end, 1e-30))[cases])) if num_cases else float("nan")
+    outcome: Outcome = "FAIL" if with_supremum else "PASS" if complete.all() and num_cases else "WARN"
+    figure = (
+        f"{num_cases:,} margins: {with_supremum} change by more than epsilon x supremum, {with_ends} by more than "
+        f"epsilon x the larger end; median supremum / larger end {factor:.2f}"
+    )
+    advice = {
+        "PASS": "",
+        "WARN": f"{int((~complete).sum())} walks were given up: shorten the segments.",
+        "FAIL": "Eq. 2 cannot be violated: report this as an error of jl1.",
+    }[outcome]
+    values = {"cases": float(num_cases), "above_supremum": float(with_supremum), "above_ends": float(with_ends)}
+    return Check("Eq. 2 on segments", "defence", outcome, figure, advice, False, values | {"median_factor": factor})
+
+
+def _above(cases: np.ndarray, change: np.ndarray, radius: np.ndarray, slack: float, bound: np.ndarray) -> int:
+    """Count the cases above a bound."""
+    return int(np.sum(cases & (change > radius * bound + slack)))
