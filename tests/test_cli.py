@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from quick import OVERRIDES, final_params, quick_config, run_jl1, same_bits, start_jl1
 
+from jl1 import records
 from jl1.cli import main
 from jl1.config_files import config_to_dict, run_name
 from jl1.experiment import train_and_evaluate
+from jl1.run_folder import open_run
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
 
@@ -106,6 +108,18 @@ def test_a_run_killed_at_any_moment_and_started_again_ends_with_the_same_bits(tm
     assert result["accuracies"] == straight["accuracies"]
     assert result["l1_jacobian_norm"] == straight["l1_jacobian_norm"]
     assert result["config"] == config_to_dict(config)
+
+
+def test_train_without_a_config_goes_on_with_the_run_in_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = quick_config(training__num_epochs=1, optimizer__eps=1e-7)
+    open_run(tmp_path / "run", config_to_dict(config))
+    assert main(["train", "--workdir=run", "--config.seed=1"]) == 2
+    assert "config.seed: 0 -> 1" in capsys.readouterr().err
+    assert main(["train", "--workdir=run"]) == 0
+    assert records.read_result(tmp_path / "run")["config"] == config_to_dict(config)
+    assert main(["train", "--workdir=run"]) == 2
+    assert "holds the finished run" in capsys.readouterr().err
 
 
 def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):

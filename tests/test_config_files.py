@@ -24,6 +24,7 @@ ALL_CONFIGS = [
     "quickstart:plain",
     "robust:trades",
     "robust:fgsm_rs",
+    *(f"{name}:{model}" for name in ("table2", "table3") for model in "ABC"),
     "train:A",
     "train:B",
     "train:C",
@@ -62,7 +63,7 @@ def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
 
 
 def test_unknown_names_and_arguments_are_explained():
-    with pytest.raises(UserError, match=r"Did you mean quickstart\?.*quickstart, robust, train"):
+    with pytest.raises(UserError, match=r"Did you mean quickstart\?.*quickstart, readings, robust, table2"):
         load_config("quickstrat")
     with pytest.raises(UserError, match="train:A, train:B or train:C"):
         load_config("train:D")
@@ -98,6 +99,14 @@ def test_run_names_are_readable_and_differ_wherever_the_config_does():
     assert run_name(base) != run_name(other)
     assert "plain" in run_name(load_config("quickstart:plain"))
     assert "mnist-C-plain-trades0.1-seed0" in run_name(load_config("robust:trades"))
+
+
+def test_a_field_that_has_its_default_changes_no_name_and_neither_does_the_place_of_the_data():
+    config = load_config("quickstart")
+    name = run_name(config)
+    assert name == "mnist_5k-C-jacobian_l1-logits-mean-lam50-fgsm0.1-seed0-4f882b"  # whatever fields come later
+    config.evaluation.attacks, config.data.dir = (), "elsewhere"
+    assert run_name(config) == name
 
 
 def test_differences_name_the_field_and_both_values():

@@ -65,7 +65,7 @@ def test_a_result_has_the_documented_fields(finished):
             "stopped_because",
             "validation_accuracy",
         ),
-        *("accuracies", "l1_jacobian_norm", "seconds", "versions", "device"),
+        *("accuracies", "l1_jacobian_norm", "at_epochs", "seconds", "versions", "device"),
     }
     assert (result["schema"], result["num_params"], result["num_epochs"]) == ("jl1.result/1", 567434, 3)
     assert result["stopped_because"] == "num_epochs"
@@ -164,6 +164,53 @@ def test_the_warmup_ends_with_the_last_step_of_its_last_epoch():
     given = create_problem(config, data).hyperparameters
     assert given.warmup_steps == 2 * len(epoch_indices(len(data.train.labels), 300, seed=0, epoch=1))
     assert float(given.epsilon) == float(np.float32(0.1))
+
+
+def test_figures_on_the_way_are_those_of_a_run_that_ends_there_and_survive_a_kill(tmp_path):
+    shorter = train_and_evaluate(quick_config(training__num_epochs=1), tmp_path / "shorter")
+    config = quick_config(training__num_epochs=2, evaluation__epochs=(1,))
+    longer = train_and_evaluate(config, tmp_path / "longer")
+    (row,) = longer["at_epochs"]
+    assert row == {"epoch": 1, "accuracies": shorter["accuracies"], "l1_jacobian_norm": shorter["l1_jacobian_norm"]}
+
+    class KilledAtFgsm(Recorder):
+        def measured(self, what, done, total):
+            super().measured(what, done, total)
+            if what.startswith("fgsm"):
+                raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(config, tmp_path / "killed", reporter=KilledAtFgsm())
+    assert len(records.read_metrics(tmp_path / "killed")) == 1
+    assert train_and_evaluate(config, tmp_path / "killed")["at_epochs"] == longer["at_epochs"]
+
+
+def test_the_attacks_of_the_config_run_after_training_and_go_on_after_a_kill(tmp_path):
+    attacks = {"evaluation__attacks": ("fgsm", "pgd"), "evaluation__max_points": 20, "evaluation__batch_size": 10}
+    config = quick_config(training__num_epochs=1, **attacks)
+
+    class KilledAtPgd(Recorder):
+        def measured(self, what, done, total):
+            super().measured(what, done, total)
+            if what.startswith("pgd"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / "run", reporter=KilledAtPgd())
+    assert records.read_result(tmp_path / "run") is None
+    pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/evaluation/pieces").glob("fgsm*")}
+    assert len(pieces) == 2
+    recorder = Recorder()
+    train_and_evaluate(config, tmp_path / "run", reporter=recorder)
+    assert recorder.epochs == []
+    assert {path: path.stat().st_mtime_ns for path in pieces} == pieces
+    rows = records.read_evaluation(tmp_path / "run")
+    assert [(row["attack"], row["num_examples"], row.get("num_steps")) for row in rows] == [
+        ("fgsm", 20, None),
+        ("pgd", 20, 2),
+        ("worst_case", 20, None),
+    ]
 
 
 def test_an_interruption_before_the_first_epoch_says_so(tmp_path):

@@ -6,7 +6,9 @@ import os
 import pytest
 
 from jl1 import records
+from jl1.config_files import config_to_dict, load_config
 from jl1.errors import UserError
+from jl1.run_folder import open_run
 
 CONFIG = {"seed": 0, "penalty": {"lam": 1.0}}
 
@@ -16,60 +18,70 @@ def finish(workdir, stopped_because):
 
 
 def test_a_new_folder_is_made_with_the_config_in_it(tmp_path):
-    workdir = records.open_run(tmp_path / "a" / "b", CONFIG)
+    workdir = open_run(tmp_path / "a" / "b", CONFIG)
     assert records.read_config(workdir) == CONFIG
     assert records.read_result(workdir) is None
 
 
 def test_an_unfinished_run_of_the_same_config_is_found_again(tmp_path):
-    records.open_run(tmp_path, CONFIG)
-    assert records.open_run(tmp_path, CONFIG) == tmp_path
+    open_run(tmp_path, CONFIG)
+    assert open_run(tmp_path, CONFIG) == tmp_path
 
 
 def test_an_interrupted_run_may_go_on_although_it_has_a_result(tmp_path):
-    finish(records.open_run(tmp_path, CONFIG), records.INTERRUPTED)
-    records.open_run(tmp_path, CONFIG)
+    finish(open_run(tmp_path, CONFIG), records.INTERRUPTED)
+    open_run(tmp_path, CONFIG)
 
 
 def test_a_finished_run_is_refused_and_left_alone(tmp_path):
-    finish(records.open_run(tmp_path, CONFIG), "num_epochs")
+    finish(open_run(tmp_path, CONFIG), "num_epochs")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match=r"holds the finished run.*--workdir or --config.seed.*jl1 evaluate"):
-        records.open_run(tmp_path, CONFIG)
+        open_run(tmp_path, CONFIG)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_run_of_another_config_is_refused_with_the_difference(tmp_path):
-    records.open_run(tmp_path, CONFIG)
+    open_run(tmp_path, CONFIG)
     with pytest.raises(UserError, match=r"another config(.|\n)*config\.penalty\.lam: 1\.0 -> 2\.0"):
-        records.open_run(tmp_path, {"seed": 0, "penalty": {"lam": 2.0}})
+        open_run(tmp_path, {"seed": 0, "penalty": {"lam": 2.0}})
     assert records.read_config(tmp_path) == CONFIG
+
+
+def test_an_unfinished_run_of_an_older_version_with_its_data_moved_is_found_again(tmp_path):
+    stored = config_to_dict(load_config("quickstart"))
+    del stored["evaluation"]["attacks"], stored["log"]
+    open_run(tmp_path, stored)
+    config = load_config("quickstart")
+    config.data.dir = "elsewhere"
+    open_run(tmp_path, config_to_dict(config))
+    assert records.read_config(tmp_path) == config_to_dict(config)
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("important")
     with pytest.raises(UserError, match=r"not the folder of a jl1 run \(it has thesis\.tex"):
-        records.open_run(tmp_path, CONFIG)
+        open_run(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_what_a_kill_left_of_a_file_does_not_make_a_folder_foreign(tmp_path):
     (tmp_path / "config.json.tmp").write_text('{"se')
-    records.open_run(tmp_path, CONFIG)
+    open_run(tmp_path, CONFIG)
     assert records.read_config(tmp_path) == CONFIG
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*choose another folder with --workdir"):
-        records.open_run(tmp_path / "file" / "run", CONFIG)
+        open_run(tmp_path / "file" / "run", CONFIG)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_explained(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):
-        records.open_run(tmp_path / "run", CONFIG)
+        open_run(tmp_path / "run", CONFIG)
 
 
 def test_a_damaged_config_is_named(tmp_path):

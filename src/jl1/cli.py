@@ -12,14 +12,18 @@ from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, 
 from jl1.terminal import say
 
 _HELP = ("help", "-h", "--help")
-_COMMANDS = ("train", "evaluate", "audit", "table", "export", "prepare", "bench")
+_COMMANDS = ("train", "sweep", "evaluate", "audit", "table", "export", "prepare", "bench")
 _WITHOUT_JAX = ("table",)  # they start in a fraction of the time
 
 _USAGE = """\
 jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.
 
   jl1 train    [--config=NAME|FILE.py[:arg]] [--config.FIELD=VALUE ...] [--workdir=DIR]
-               train, attack and record one run; without flags: 5,000 real digits, under two minutes
+               train, attack and record one run; without flags: 5,000 real digits, under two minutes;
+               without --config, goes on with the run in --workdir
+  jl1 sweep    --config=NAME|FILE.py[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR] [--only=FIELD=VALUE,...]
+               [--workers=N] [--cores=0,1] [--retry_failed] [--dry_run]
+               train and attack all runs of a config, some at once; interrupted, the same command goes on
   jl1 evaluate --workdir=DIR [--attacks=clean,noise,fgsm,pgd,pgd_margin,standard] [--epsilons=0.1,0.3]
                [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
                [--max_points=1000] [--batch_size=500] [--data_dir=DIR]
@@ -48,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process if not given.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted before there was a result.
+        The exit status: 0, 1 if runs of a sweep failed, 2 for bad input, 75 if another process works on the run, 130
+        when interrupted before there was a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True)
@@ -65,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(f"jl1.commands.{command}").run(arguments)
     except InterruptedEarlyError as error:
         say(errors, f"{error}")
-        return EXIT_INTERRUPTED
+        return error.exit_status
     except UserError as error:
         say(errors, f"error: {error}")
-        return EXIT_BAD_INPUT
+        return error.exit_status
     except KeyboardInterrupt:
         say(errors, "interrupted; the same command goes on with it")
         return EXIT_INTERRUPTED

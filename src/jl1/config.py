@@ -6,12 +6,15 @@ settings the paper leaves open, and why each default is what it is.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.suite import ATTACKS
 from jl1.data import DATASETS, NUM_CLASSES
 from jl1.errors import UserError
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
@@ -106,6 +109,10 @@ def default_config() -> Config:
             "pgd_steps": 20,
             "pgd_restarts": 1,
             "batch_size": 500,
+            "epochs": (),  # after which the figures are taken too, on the way (Table 4: 100 of 150)
+            "attacks": (),  # those of `jl1 evaluate` that run after training, such as ("standard",), at epsilons
+            "budget": "fast",  # of these attacks: full, few_classes, fast
+            "max_points": placeholder(int),  # so many points for these attacks, from the first; None: all
         }
     )
     config.log = ConfigDict(
@@ -131,16 +138,14 @@ def validate_config(config: Config) -> None:
 def _problems(config: Config) -> Iterator[str]:
     """Yield one line for every field that is out of its range."""
     for field, allowed in _CHOICES.items():
-        value = _field(config, field)
+        value = read_field(config, field)
         if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield f"config.{field}={value!r}: must be one of {', '.join(allowed)}{hint}"
+            yield f"config.{field}={value!r}: must be one of {', '.join(allowed)}{_near(value, allowed)}"
     for field, (low, high, allowed) in _RANGES.items():
-        value = _field(config, field)
+        value = read_field(config, field)
         if value is not None and not low <= value <= high:
             yield f"config.{field}={value!r}: must be {allowed}"
-    yield from _epsilon_problems(config.evaluation.epsilons)
+    yield from _evaluation_problems(config.evaluation)
     yield from _penalty_problems(config)
     yield from _attack_problems(config.adversarial)
 
@@ -171,8 +176,13 @@ def _attack_problems(settings: Config) -> Iterator[str]:
             yield f"config.adversarial.{name}={settings[name]!r}: is for method {' or '.join(users)}, not {method}"
 
 
-def _epsilon_problems(epsilons: tuple[Any, ...]) -> Iterator[str]:
-    """Yield a line unless there is at least one radius and each can be one."""
+def _evaluation_problems(settings: Config) -> Iterator[str]:
+    """Yield a line for every list of the evaluation with something in it that cannot be."""
+    epsilons, attacks = settings.epsilons, settings.attacks
+    for unknown in sorted({*map(str, attacks)} - {*ATTACKS})[:1]:
+        yield f"config.evaluation.attacks={attacks!r}: must be some of {', '.join(ATTACKS)}{_near(unknown, ATTACKS)}"
+    if not all(isinstance(epoch, int) and epoch >= 1 for epoch in settings.epochs):
+        yield f"config.evaluation.epochs={settings.epochs!r}: must be whole numbers, at least 1"
     if not epsilons or not all(isinstance(epsilon, int | float) and 0 <= epsilon <= 1 for epsilon in epsilons):
         yield f"config.evaluation.epsilons={epsilons!r}: must be numbers in [0, 1], the range of the inputs"
 
@@ -184,7 +194,13 @@ _METHODS = {
 }
 """The ways of robust training, and the settings that belong to each."""
 
-_NO_LIMIT = float("inf")
+
+def _near(value: Any, allowed: Iterable[str]) -> str:
+    """Ask whether the nearest allowed name was meant, if there is one."""
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 _CHOICES = {
     "data.name": DATASETS,
     "data.split": ("official", "random"),
@@ -200,52 +216,35 @@ _CHOICES = {
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
     "evaluation.points": ("test", "validation"),
+    "evaluation.budget": tuple(BUDGETS),
     "training.precision": tuple(PRECISIONS),
     "training.smoothing_form": ("uniform", "off_label"),
     "training.stopping": tuple(STOPPING),
     "training.weights": ("last", "best"),
 }
+_COUNTS = (
+    *("data.validation_size", "penalty.outputs_per_pass", "penalty.num_draws"),
+    *("training.num_epochs", "training.batch_size", "training.stopping_epochs"),
+    *("evaluation.pgd_steps", "evaluation.pgd_restarts", "evaluation.batch_size", "evaluation.max_points"),
+)
+_SEEDS = ("seed", "seeds.init", "seeds.order", "seeds.attack", "data.split_seed")
 _RANGES = {
-    "seed": (0, 2**32 - 1, "in [0, 2**32)"),
-    "seeds.init": (0, 2**32 - 1, "in [0, 2**32)"),
-    "seeds.order": (0, 2**32 - 1, "in [0, 2**32)"),
-    "seeds.attack": (0, 2**32 - 1, "in [0, 2**32)"),
-    "data.validation_size": (1, _NO_LIMIT, "at least 1"),
-    "data.split_seed": (0, 2**32 - 1, "in [0, 2**32)"),
-    "penalty.lam": (
-        0,
-        1e30,
-        "a finite number, at least 0 (a negative lambda would reward large derivatives)",
-    ),
-    "penalty.outputs_per_pass": (1, _NO_LIMIT, "at least 1"),
-    "penalty.num_draws": (1, _NO_LIMIT, "at least 1"),
-    "penalty.every": (1, 2**31 - 1, "at least 1"),
+    **dict.fromkeys(_SEEDS, (0, 2**32 - 1, "in [0, 2**32)")),
+    **dict.fromkeys(_COUNTS, (1, float("inf"), "at least 1")),
+    "penalty.lam": (0, 1e30, "a finite number, at least 0 (a negative lambda would reward large derivatives)"),
+    **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1")),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
     "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
-    "adversarial.num_steps": (1, 2**31 - 1, "at least 1"),
     "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
     "adversarial.clean_weight": (0, 1, "in [0, 1]"),
-    "adversarial.beta": (0, 1e30, "a finite number, at least 0"),
-    "optimizer.learning_rate": (0, 1e30, "a finite number, at least 0"),
-    "optimizer.b1": (0, 1, "in [0, 1]"),
-    "optimizer.b2": (0, 1, "in [0, 1]"),
-    "optimizer.eps": (0, 1, "in [0, 1]"),
-    "training.num_epochs": (1, _NO_LIMIT, "at least 1"),
-    "training.batch_size": (1, _NO_LIMIT, "at least 1"),
-    "training.smoothing": (0, 1 - 1e-9, "in [0, 1)"),
-    "adversarial.smoothing": (0, 1 - 1e-9, "in [0, 1)"),
+    **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a finite number, at least 0")),
+    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.eps"), (0, 1, "in [0, 1]")),
+    **dict.fromkeys(("adversarial.smoothing", "training.smoothing"), (0, 1 - 1e-9, "in [0, 1)")),
     "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
-    "training.stopping_epochs": (1, _NO_LIMIT, "at least 1"),
-    "evaluation.pgd_steps": (1, _NO_LIMIT, "at least 1"),
-    "evaluation.pgd_restarts": (1, _NO_LIMIT, "at least 1"),
-    "evaluation.batch_size": (1, _NO_LIMIT, "at least 1"),
     "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),
 }
 
 
-def _field(config: Config, dotted: str) -> Any:
-    """Look up a field such as `penalty.lam`."""
-    value: Any = config
-    for part in dotted.split("."):
-        value = value[part]
-    return value
+def read_field(config: Config, field: str) -> Any:
+    """Look up a field by its dotted name, such as `penalty.lam`."""
+    return reduce(lambda value, part: value[part], field.split("."), config)

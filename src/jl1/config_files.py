@@ -2,24 +2,27 @@
 
 import difflib
 import importlib.util
+import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jl1.config import Config, default_config
+from jl1.config import Config, default_config, read_field
 from jl1.config_folder import config_folder, config_names
 from jl1.errors import UserError
-from jl1.stored_configs import config_digest
+from jl1.stored_configs import config_digest, differences
 
 
 def load_config(name: str) -> Config:
     """Load a config by name or file, as `--config` does. It runs the file.
 
     Args:
-        name: A name in `config_folder.config_folder()` or the path of a .py file, each with an optional `:arg` that is
-            passed to the file's `get_config`, such as `train:C`.
+        name: A name in `config_folder.config_folder()` or the path of a .py file, each with an optional `:arg` that
+            is passed to the file's `get_config`, such as `train:C`.
 
     Returns:
         The config, locked against new fields.
@@ -32,14 +35,51 @@ def load_config(name: str) -> Config:
         'B'
     """
     stem, _, arg = name.partition(":")
-    path = _find_config_file(stem)
+    with _explained(_find_config_file(stem)) as path:
+        return _run_file(path).get_config(*([arg] if arg else [])).lock()
+
+
+def load_sweep(name: str) -> list[dict[str, Any]]:
+    """Load what the file of a config sweeps over: the arguments of each `add` in its `sweep(add)`.
+
+    Args:
+        name: As for `load_config`; a `sweep(add, arg)` is given the `:arg` too.
+
+    Returns:
+        For each run the values of the fields that it sets, by their dotted names.
+
+    Raises:
+        UserError: No such name or file, the file fails, or it has no `sweep`.
+    """
+    stem, _, arg = name.partition(":")
+    runs: list[dict[str, Any]] = []
+    with _explained(_find_config_file(stem)) as path:
+        sweep = getattr(_run_file(path), "sweep", None)
+        if sweep is None:
+            raise UserError(
+                f"the config {stem} is one run: {path} has no sweep(add). Run it with `jl1 train --config={name}`, or "
+                "write a sweep (docs/sweeps.md)"
+            )
+        takes_arg = len(inspect.signature(sweep).parameters) > 1
+        sweep(lambda **fields: runs.append(fields), *([arg] if arg and takes_arg else []))
+    return runs
+
+
+def _run_file(path: Path) -> Any:
+    """Run a Python file and return it as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[Path]:
+    """Say which config file failed, and how."""
     try:
-        spec.loader.exec_module(module)
-        return module.get_config(*([arg] if arg else [])).lock()
+        yield path
     except UserError:
         raise
     except Exception as error:
@@ -85,8 +125,24 @@ def field_names(config: Config) -> list[str]:
     return names
 
 
+def require_field(config: Config, field: str) -> None:
+    """Refuse the dotted name of a field that does not exist, with the nearest that does.
+
+    Raises:
+        UserError: There is no such field.
+    """
+    known = field_names(config)
+    if field not in known:
+        near = difflib.get_close_matches(field, known, n=1)
+        hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
+        raise UserError(f"there is no field config.{field}; {hint}")
+
+
 def run_name(config: Config) -> str:
     """Return a readable name for the run of this config, different for every config.
+
+    The digest at its end covers the fields that differ from the defaults, so a later version's new fields change
+    no name. It leaves out `data.dir`: where the data lie is no part of what a run is.
 
     Example:
         >>> run_name(default_config())[:-7]
@@ -105,7 +161,23 @@ def run_name(config: Config) -> str:
     if config.adversarial.epsilon > 0:
         method = {"twins": "fgsm"}.get(config.adversarial.method, config.adversarial.method)
         parts.append(f"{method}{config.adversarial.epsilon:g}")
-    return "-".join([*parts, f"seed{config.seed}", config_digest(config_to_dict(config))[:6]])
+    return "-".join([*parts, f"seed{config.seed}", config_digest(_changed(config))[:6]])
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    """Return the fields that tell this run from that of the defaults, by their dotted names, as plain types."""
+    defaults = default_config()
+    names = [name for name in field_names(config) if name != "data.dir"]
+    values = {name: read_field(config, name) for name in names}
+    return {name: value for name, value in values.items() if value != read_field(defaults, name)}
+
+
+def run_differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """List the fields in which the runs of two stored configs differ; one that is not stored has its default."""
+    filled = [config_from_dict(stored) for stored in (one, other)]
+    for config in filled:
+        config.data.dir = None
+    return differences(config_to_dict(filled[0]), config_to_dict(filled[1]))
 
 
 def _with_tuples(stored: Any) -> Any:

@@ -1,6 +1,5 @@
 """--config and --config.FIELD: a config from the command line."""
 
-import difflib
 from collections.abc import Callable
 
 from absl import flags
@@ -8,8 +7,7 @@ from ml_collections import config_flags
 
 from jl1.cli_flags import parse
 from jl1.config import Config
-from jl1.config_files import field_names, load_config
-from jl1.errors import UserError
+from jl1.config_files import load_config, require_field
 
 
 def parse_config(
@@ -28,7 +26,13 @@ def parse_config(
     Raises:
         UserError: No such config or field, a value that does not fit, and as `cli_flags.parse`.
     """
-    name, rest = default, []
+    name, rest = take_config_name(arguments)
+    return parse_overrides(load_config(name if name is not None else default), rest, *definitions)
+
+
+def take_config_name(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return what --config names, or None, and the other arguments."""
+    name, rest = None, []
     remaining = iter(arguments)
     for argument in remaining:
         flag, equals, value = argument.partition("=")
@@ -36,21 +40,23 @@ def parse_config(
             name = value if equals else next(remaining, "")
         else:
             rest.append(argument)
-    config = load_config(name)
-    _check_fields(config, rest)
+    return name, rest
+
+
+def parse_overrides(
+    config: Config, arguments: list[str], *definitions: Callable[[flags.FlagValues], None]
+) -> tuple[Config, flags.FlagValues]:
+    """Apply every --config.FIELD=VALUE to a config, which is changed, and parse the other flags."""
+    for field in given_fields(arguments):
+        require_field(config, field)
 
     def define_overrides(values: flags.FlagValues) -> None:
-        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=rest)
+        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=arguments)
 
-    return config, parse(rest, define_overrides, *definitions)
+    return config, parse(arguments, define_overrides, *definitions)
 
 
-def _check_fields(config: Config, arguments: list[str]) -> None:
-    """Refuse --config.FIELD for a field that does not exist, with the nearest that does."""
-    known = field_names(config)
-    for argument in arguments:
-        flag = argument.partition("=")[0].lstrip("-").removeprefix("no")
-        if flag.startswith("config.") and flag.removeprefix("config.") not in known:
-            near = difflib.get_close_matches(flag.removeprefix("config."), known, n=1)
-            hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
-            raise UserError(f"there is no field {flag}; {hint}")
+def given_fields(arguments: list[str]) -> list[str]:
+    """List the fields that --config.FIELD sets, by their dotted names."""
+    given = [argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in arguments]
+    return [flag.removeprefix("config.") for flag in given if flag.startswith("config.")]

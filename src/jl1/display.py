@@ -16,7 +16,7 @@ from jl1.attacks.suite import order_violations
 from jl1.config import Config
 from jl1.data import Dataset
 from jl1.reporting import Reporter
-from jl1.terminal import say
+from jl1.terminal import duration, say
 
 _SECONDS_BETWEEN_LINES = 30
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
@@ -57,7 +57,7 @@ class PlainReporter(Reporter):
         self._say(
             f"epoch {row['epoch']:>3}/{self._max_epochs}  {_losses(row)}  "
             f"validation {row['validation_accuracy']:.2%}  {row['examples_per_second']:.0f} examples/s  "
-            f"{_duration(left)} left"
+            f"{duration(left)} left"
         )
 
     def measured(self, what: str, done: int, total: int) -> None:
@@ -69,7 +69,7 @@ class PlainReporter(Reporter):
             self._say(f"measured: {what}")
         elif now - self._pace.said >= _SECONDS_BETWEEN_LINES and done > self._pace.began_with:
             left = (now - self._pace.start) / (done - self._pace.began_with) * (total - done)
-            self._say(f"{what}: {done:,}/{total:,} points, {_duration(left)} left")
+            self._say(f"{what}: {done:,}/{total:,} points, {duration(left)} left")
             self._pace = self._pace._replace(said=now)
 
     def examined(self, what: str) -> None:
@@ -252,10 +252,3 @@ def _describe_attack(settings: Config) -> str:
 def _losses(row: dict[str, Any]) -> str:
     """Write the loss and its parts."""
     return f"loss {row['loss']:.4f}  cross-entropy {row['cross_entropy']:.4f}  penalty {row['penalty']:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration as m:ss, or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -11,6 +11,7 @@ from jl1.attacks.suite import ATTACKS, make_suite, settings_of
 from jl1.battery import FOLDER, Battery, digest_of, file_stem
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
+from jl1.run_lock import hold_run
 from jl1.scoring import Row
 from jl1.trained import Trained, load_trained
 from jl1.verdicts import Verdicts, worst_case, write_verdicts
@@ -63,22 +64,13 @@ def evaluate_run(
 
     Raises:
         UserError: No such run, no checkpoint, another model's or a damaged one, other data, or a folder that
-            cannot be written.
+            cannot be written or that another process works on.
     """
     reporter = reporter or Reporter()
-    trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
-    evaluation = _Evaluation(workdir, trained, options, reporter)
-    tasks = evaluation.tasks()
-    rows, found = [], {}
-    for number, (name, epsilon) in enumerate(tasks, start=1):
-        title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
-        found[name, epsilon] = evaluation.battery.attack(name, epsilon, title)
-        rows.append(evaluation.record(name, epsilon, found[name, epsilon]))
-    for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
-        together = {name: found[name, radius] for name, radius in tasks if radius == epsilon and name != "clean"}
-        if len(together) > 1:
-            rows.append(evaluation.record(WORST_CASE, epsilon, worst_case(list(together.values())), tuple(together)))
-    return rows
+    records.read_config(workdir)  # before the lock would make a folder that is no run's
+    with hold_run(workdir):
+        trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
+        return _Evaluation(workdir, trained, options, reporter).rows()
 
 
 class _Evaluation:
@@ -96,6 +88,20 @@ class _Evaluation:
             batch_size=options.batch_size,
             reporter=reporter,
         )
+
+    def rows(self) -> list[Row]:
+        """Run every attack, and take them together at each radius."""
+        tasks = self.tasks()
+        rows, found = [], {}
+        for number, (name, epsilon) in enumerate(tasks, start=1):
+            title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
+            found[name, epsilon] = self.battery.attack(name, epsilon, title)
+            rows.append(self.record(name, epsilon, found[name, epsilon]))
+        for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
+            together = {name: found[name, radius] for name, radius in tasks if radius == epsilon and name != "clean"}
+            if len(together) > 1:
+                rows.append(self.record(WORST_CASE, epsilon, worst_case(list(together.values())), tuple(together)))
+        return rows
 
     def tasks(self) -> list[tuple[str, float]]:
         """List the attacks, the weakest first, each with its radii."""

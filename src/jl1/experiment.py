@@ -15,8 +15,11 @@ from jl1.config import Config, validate_config
 from jl1.config_files import config_to_dict
 from jl1.data import Dataset, epoch_indices
 from jl1.evaluation import check_classifier
+from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.problems import Problem, attack_key, create_problem, load_data
 from jl1.reporting import Reporter
+from jl1.run_folder import check_workdir, open_run
+from jl1.run_lock import hold_run
 from jl1.scoring import AttackOptions, score_accuracies, score_norms
 from jl1.trainer import Trainer
 from jl1.training import Examples
@@ -31,7 +34,8 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Train, attack and record one run; go on with it if the folder holds it unfinished.
 
-    Killed at any moment and called again, it ends with the same parameters and figures to the last bit.
+    Killed at any moment and called again, it ends with the same parameters and figures to the last bit. The attacks
+    of `config.evaluation.attacks` come after training and before the figures of result.json, which is written last.
 
     Args:
         config: All settings, from `config.default_config` or a config file.
@@ -44,6 +48,7 @@ def train_and_evaluate(
 
     Raises:
         UserError: A bad config, data that are not there, or a folder that cannot be used.
+        RunHeldError: Another process works on the run.
         DivergedError: The loss became infinite or not a number.
         InterruptedEarlyError: `should_stop` before the first epoch was over.
     """
@@ -55,17 +60,59 @@ def train_and_evaluate(
     epoch_indices(len(data.train.labels), config.training.batch_size, seed=0, epoch=0)  # refuses a bad size
     problem = create_problem(config, data)
     check_classifier(partial(problem.apply_fn, problem.state.params), jnp.asarray(data.train.inputs[:8]))
-    records.open_run(workdir, config_to_dict(config))
+    check_workdir(workdir, config_to_dict(config))
+    with hold_run(workdir):
+        open_run(workdir, config_to_dict(config))
+        return _run(config, data, problem, workdir, reporter, should_stop)
+
+
+def _run(
+    config: Config,
+    data: Dataset,
+    problem: Problem,
+    workdir: Path,
+    reporter: Reporter,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Do what is left of a run: epochs, attacks, figures."""
+
+    def figures() -> dict[str, Any]:
+        with training.stopwatch.section("evaluate"):
+            return _figures(config, problem, training.evaluated_params(), data, reporter)
+
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         training = Trainer(config, data, problem, checkpoints, reporter)
         training.restore(workdir)
         reporter.started(config, data, workdir, training.num_epochs)
-        training.run(workdir, should_stop)
-    with training.stopwatch.section("evaluate"):
-        figures = _figures(config, problem, training.evaluated_params(), data, reporter)
-    result = _result(config, problem, training, figures)
+        training.run(workdir, should_stop, lambda: _keep_on_the_way(config, workdir, training.num_epochs, figures))
+    if training.stopped_because != records.INTERRUPTED:
+        _attack(config, workdir, training, reporter)
+    on_the_way = {"at_epochs": _on_the_way(workdir, training.num_epochs)}
+    result = _result(config, problem, training, figures() | on_the_way)
     records.write_result(workdir, result)
     return result
+
+
+def _keep_on_the_way(config: Config, workdir: Path, epoch: int, figures: Callable[[], dict[str, Any]]) -> None:
+    """Take the figures of an epoch for which the config asks, unless they are there from before a kill."""
+    rows = _on_the_way(workdir, epoch)
+    if epoch in config.evaluation.epochs and epoch not in [row["epoch"] for row in rows]:
+        records.write_at_epochs(workdir, [*rows, {"epoch": epoch, **figures()}])
+
+
+def _on_the_way(workdir: Path, num_epochs: int) -> list[dict[str, Any]]:
+    """Return the figures taken on the way to an epoch; later ones are from before a checkpoint was damaged."""
+    return [row for row in records.read_at_epochs(workdir) if row["epoch"] <= num_epochs]
+
+
+def _attack(config: Config, workdir: Path, training: Trainer, reporter: Reporter) -> None:
+    """Run the attacks that the config asks for, and add their rows to evaluation.json."""
+    settings = config.evaluation
+    if not settings.attacks:
+        return
+    options = EvaluationOptions(**{name: settings[name] for name in EvaluationOptions._fields})
+    with training.stopwatch.section("evaluate"):
+        evaluate_run(workdir, options=options, reporter=reporter)
 
 
 def _figures(config: Config, problem: Problem, params: Params, data: Dataset, reporter: Reporter) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from jl1.errors import UserError
-from jl1.stored_configs import differences
 
 SCHEMA = "jl1.result/1"
 """Changes when a field of result.json changes its meaning or goes."""
@@ -29,58 +28,21 @@ AUDIT_SCHEMA = "jl1.audit/1"
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 
-_CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
-_RESULT, _EVALUATION = "result.json", "evaluation.json"
-_TEMPORARY = ".tmp"
+CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
+RESULT, _EVALUATION = "result.json", "evaluation.json"
+_ON_THE_WAY = "at_epochs.json"
+TEMPORARY = ".tmp"
 
 
-def open_run(workdir: Path, config: dict[str, Any]) -> Path:
-    """Make the folder of a run, or find the unfinished run of the same config in it.
-
-    Args:
-        workdir: The folder; it may exist.
-        config: The resolved config, as plain types.
-
-    Returns:
-        The folder, with config.json in it.
-
-    Raises:
-        UserError: The folder holds other files, another config or a finished run, or cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in workdir.iterdir() if path.suffix != _TEMPORARY}
-        if _CONFIG in names:
-            _refuse_another_run(workdir, config)
-        elif names:
-            raise UserError(
-                f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no {_CONFIG}): "
-                "choose an empty or a new folder with --workdir"
-            )
-        write_json(workdir / _CONFIG, config)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
-        ) from error
-    return workdir
+def is_run(workdir: Path) -> bool:
+    """Say whether there is a run in a folder."""
+    return (workdir / CONFIG).is_file()
 
 
-def _refuse_another_run(workdir: Path, config: dict[str, Any]) -> None:
-    """Raise unless the folder's run is unfinished and has this config."""
-    different = differences(read_config(workdir), config)
-    if different:
-        raise UserError(
-            f"{workdir} holds a run of another config, which is left as it is:\n  "
-            + "\n  ".join(different)
-            + "\nchoose another folder with --workdir, or give the same config to resume it"
-        )
+def is_finished(workdir: Path) -> bool:
+    """Say whether the run in a folder has come to its end."""
     result = read_result(workdir)
-    if result is not None and result["stopped_because"] != INTERRUPTED:
-        raise UserError(
-            f"{workdir} holds the finished run of this config, which is left as it is. To repeat it, choose "
-            "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; its figures are in "
-            f"{workdir / _RESULT}"
-        )
+    return result is not None and result["stopped_because"] != INTERRUPTED
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -89,20 +51,20 @@ def read_config(workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: The folder is not that of a run, or the file is damaged.
     """
-    config = _read_json(workdir / _CONFIG)
+    config = _read_json(workdir / CONFIG)
     if config is None:
-        raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {_CONFIG}")
+        raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {CONFIG}")
     return config
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """Read the result of a run, or None if there is none yet."""
-    return _read_json(workdir / _RESULT)
+    return _read_json(workdir / RESULT)
 
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
     """Write the result of a run and return its path."""
-    return write_json(workdir / _RESULT, result)
+    return write_json(workdir / RESULT, result)
 
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
@@ -113,6 +75,16 @@ def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
     """Write all rows of `jl1 evaluate`."""
     return write_json(workdir / _EVALUATION, {"schema": EVALUATION_SCHEMA, "accuracies": rows})
+
+
+def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
+    """Read the figures that were taken on the way, a row an epoch."""
+    return _read_json(workdir / _ON_THE_WAY) or []
+
+
+def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all figures taken on the way."""
+    write_json(workdir / _ON_THE_WAY, rows)
 
 
 def audit_folder(workdir: Path) -> Path:
@@ -146,6 +118,10 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
+    path = workdir / _METRICS
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
     """Read the epochs of metrics.jsonl."""
     return _read_lines(workdir / _METRICS)
 
@@ -239,7 +215,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = path.with_name(path.name + TEMPORARY)
     with temporary.open("w") as file:
         file.write(text)
         file.flush()

@@ -77,8 +77,12 @@ class Trainer:
         """Validation accuracy of the evaluated parameters."""
         return max(self.accuracies) if self._best_params else self.accuracies[-1]
 
-    def run(self, workdir: Path, should_stop: Callable[[], bool]) -> None:
-        """Train until the config's rule, its number of epochs, or `should_stop` ends it."""
+    def run(self, workdir: Path, should_stop: Callable[[], bool], after_epoch: Callable[[], None]) -> None:
+        """Train until the config's rule, its number of epochs, or `should_stop` ends it.
+
+        `after_epoch` is called once an epoch is recorded, and first for what a kill may have left undone there.
+        """
+        after_epoch()
         with records.event_writer(workdir, self.num_epochs, wanted=self._config.log.tensorboard) as add_events:
             while not self._is_over():
                 with self.stopwatch.section("train"):
@@ -88,6 +92,7 @@ class Trainer:
                     return
                 self._finish_epoch(workdir, row)
                 add_events(row)
+                after_epoch()
 
     def _take(self, restored: Restored | None) -> None:
         """Start from a checkpoint, or from the beginning."""

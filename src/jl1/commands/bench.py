@@ -1,6 +1,5 @@
 """`jl1 bench`: time the exact step beside its peers."""
 
-import os
 import shlex
 import shutil
 import sys
@@ -15,6 +14,7 @@ from jl1.bench.options import PEERS, STUDIES, BenchOptions
 from jl1.bench.report import LEGEND, lay_out_all, write_report
 from jl1.bench.studies import run_studies
 from jl1.cli_flags import check_names, parse
+from jl1.cores import usable_cores
 from jl1.errors import EXIT_INTERRUPTED, UserError
 from jl1.models import MODELS
 from jl1.terminal import say
@@ -50,7 +50,7 @@ def _define_bench(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("batch_size", 128, "examples a step", 1, flag_values=values)
     flags.DEFINE_integer("repeats", 15, "runs of each form", 1, flag_values=values)
     flags.DEFINE_float("form_seconds", 60.0, "seconds after which a form has run enough", 0.0, flag_values=values)
-    flags.DEFINE_integer("core", _cores()[0], "the core that every process is pinned to", flag_values=values)
+    flags.DEFINE_integer("core", usable_cores()[0], "the core that every process is pinned to", flag_values=values)
     flags.DEFINE_string("torch_python", sys.executable, "interpreter with PyTorch", flag_values=values)
 
 
@@ -60,14 +60,9 @@ def _options(parsed: flags.FlagValues) -> BenchOptions:
     check_names("studies", parsed.studies, STUDIES)
     if parsed.peers:
         check_names("peers", parsed.peers, PEERS)
-    if parsed.core not in _cores():
-        raise UserError(f"--core={parsed.core}: this process may use the cores {', '.join(map(str, _cores()))}")
+    if parsed.core not in usable_cores():
+        raise UserError(f"--core={parsed.core}: this process may use the cores {', '.join(map(str, usable_cores()))}")
     if shutil.which(parsed.torch_python) is None:
         raise UserError(f"--torch_python={parsed.torch_python}: there is no such program")
     values: dict[str, Any] = {name: parsed[name].value for name in BenchOptions._fields}
     return BenchOptions(**values)
-
-
-def _cores() -> list[int]:
-    """List the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -1,0 +1,132 @@
+"""`jl1 sweep`: many runs from one command."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+from jl1.cli_flags import define_workdir
+from jl1.config import read_field
+from jl1.config_files import load_config
+from jl1.config_flags import given_fields, parse_overrides, take_config_name
+from jl1.cores import pinned, share_cores, usable_cores
+from jl1.display_sweep import describe_forecast, open_view, show_end, show_runs
+from jl1.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from jl1.interrupts import stop_on_signals
+from jl1.sweep.expansion import SweepRun, expand_runs, select
+from jl1.sweep.folder import write_sweep
+from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
+from jl1.sweep.scheduler import State, find_state, run_sweep
+from jl1.terminal import say
+
+
+def run(arguments: list[str]) -> int:
+    """Run what is not finished of a sweep, or with --dry_run say what would run and how long."""
+    name, rest = take_config_name(arguments)
+    if name is None:
+        raise UserError("jl1 sweep needs --config=NAME of a config with sweep(add), such as table2")
+    config, parsed = parse_overrides(load_config(name), rest, define_workdir, _define_sweep)
+    overrides = {field: read_field(config, field) for field in given_fields(rest)}
+    runs = select(expand_runs(name, overrides), parsed.only)
+    workers, folder, console = _workers(parsed), _folder(parsed, name), Console()
+    if parsed.dry_run:
+        _predict(console, runs, folder, workers)
+        return 0
+    command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
+    write_sweep(folder, config=name, command=command, runs=runs)
+    with (
+        open_view(console, folder, len(workers)) as view,
+        stop_on_signals(
+            lambda: view.say("stopping: runs end at their last whole epoch; once more to end at once")
+        ) as should_stop,
+    ):
+        view.say(f"{len(runs)} runs in {folder}, {len(workers)} at once")
+        state = run_sweep(
+            runs,
+            folder,
+            workers=workers,
+            retry_failed=parsed.retry_failed,
+            watcher=view,
+            should_stop=should_stop,
+        )
+    show_end(console, state, folder, command)
+    return _exit_status(state)
+
+
+def _define_sweep(values: flags.FlagValues) -> None:
+    """Define the flags of a sweep."""
+    flags.DEFINE_integer("workers", None, "runs at once; a core each if not given", 1, flag_values=values)
+    flags.DEFINE_list("cores", None, "cores that the runs are pinned to", flag_values=values)
+    flags.DEFINE_multi_string("only", [], "FIELD=VALUE,...: only runs with one of the values", flag_values=values)
+    flags.DEFINE_boolean("retry_failed", False, "try failed runs again", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "list the runs and predict the time", flag_values=values)
+
+
+def _folder(parsed: flags.FlagValues, name: str) -> Path:
+    """Return the folder of the sweep."""
+    stem, _, arg = name.partition(":")
+    return Path(parsed.workdir) if parsed.workdir else Path("sweeps") / "-".join(filter(None, [Path(stem).stem, arg]))
+
+
+def _workers(parsed: flags.FlagValues) -> list[list[int]]:
+    """Return the cores of each worker."""
+    usable = usable_cores()
+    given = usable if parsed.cores is None else [_core(text, usable) for text in parsed.cores]
+    if not given:
+        raise UserError("--cores: there is no core in it")
+    return share_cores(given, parsed.workers or len(given))
+
+
+def _core(text: str, usable: Sequence[int]) -> int:
+    """Read the number of a core, or refuse it."""
+    if not text.isdecimal() or int(text) not in usable:
+        raise UserError(f"--cores: {text!r} is none of the cores {', '.join(map(str, usable))} of this process")
+    return int(text)
+
+
+def _exit_status(state: State) -> int:
+    """Return 0 if all runs are finished, else why not."""
+    if state.waiting or state.elsewhere:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED_RUNS if state.failed else 0
+
+
+def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, workers: Sequence[Sequence[int]]) -> None:
+    """List the runs, and predict how long those that are left take."""
+    state = find_state(runs, folder)
+    show_runs(console, runs, state)
+    left = state.waiting
+    say(console, f"{len(runs)} runs, {len(state.finished)} finished, {len(state.failed)} failed, {len(left)} left")
+    paces = measure_paces(runs, folder)
+    unknown = {kind_of(each.config): each for each in reversed(left) if kind_of(each.config) not in paces}
+    if unknown:
+        with pinned(workers[0]):
+            paces |= _try_out(console, list(unknown.values())[::-1])
+    if left:
+        predicted = forecast(left, folder, paces, num_workers=len(workers))
+        say(console, f"with {len(workers)} at once: {describe_forecast(predicted)}")
+
+
+def _try_out(console: Console, runs: Sequence[SweepRun]) -> dict[str, Pace]:
+    """Time a few steps of each run."""
+    from jl1.problems import load_data  # a sweep needs neither the data nor compiled programs itself
+    from jl1.sweep.trial import time_steps
+
+    data: dict[str, Any] = {}
+    paces = {}
+    for each in runs:
+        key = f"{each.config.data.to_dict()}"
+        data[key] = data[key] if key in data else load_data(each.config)
+        try:
+            pace, compilation = time_steps(each.config, data[key])
+        except UserError as error:
+            pace, text = Pace(0.0, 0.0), f"will fail, as {each.name}: {error}"
+        else:
+            seconds = f"{pace.epoch_seconds:.1f} s an epoch, {compilation:.0f} s of compilation"
+            text = f"measured by a few steps: {seconds}, as {each.name}"
+        paces[kind_of(each.config)] = pace
+        say(console, text)
+    return paces

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a request to stop; a second one ends the process."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+from jl1.errors import EXIT_INTERRUPTED
+
+
+@contextmanager
+def stop_on_signals(announce: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Remember the first Ctrl-C or SIGTERM, and raise KeyboardInterrupt at the second.
+
+    Args:
+        announce: Called at the first.
+
+    Yields:
+        Function that says whether there was one.
+    """
+    received = []
+
+    def remember(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        announce()
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_when_stdin_closes() -> None:
+    """End this process at once when the other end of its standard input is gone, as when its parent was killed."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock a thread may not hold when Python ends
+            pass
+        os._exit(EXIT_INTERRUPTED)  # as abrupt as a kill: what is on disk is whole at any moment
+
+    Thread(target=wait, daemon=True).start()

@@ -1,0 +1,113 @@
+"""From a config file with `sweep(add)` to the configs of its runs."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from jl1.config import Config, read_field, validate_config
+from jl1.config_files import load_config, load_sweep, require_field, run_name
+from jl1.errors import UserError
+
+
+class SweepRun(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its folder, from `config_files.run_name`.
+        overrides: The fields that the sweep and the command line set, by their dotted names.
+        config: All settings.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    config: Config
+
+
+def expand(name: str) -> list[Config]:
+    """Return the configs of all runs of a sweep.
+
+    Args:
+        name: A config whose file has `sweep(add)`, as for `config_files.load_config`.
+
+    Returns:
+        A valid, locked config a run, in the order of the file.
+
+    Raises:
+        UserError: No such config, it has no `sweep`, or one of its runs cannot be.
+
+    Example:
+        >>> [config.penalty.lam for config in expand("fashion")][:4]
+        [0.0, 10.0, 50.0, 0.0]
+    """
+    return [run.config for run in expand_runs(name)]
+
+
+def expand_runs(name: str, overrides: Mapping[str, Any] | None = None) -> list[SweepRun]:
+    """Expand a sweep, with some fields set in every run.
+
+    Args:
+        name: As for `expand`.
+        overrides: Values by dotted field, which outrank those of the sweep.
+
+    Returns:
+        The runs in the order of the file, each once, however many calls describe it.
+
+    Raises:
+        UserError: As `expand`.
+    """
+    base = load_config(name)
+    runs = [_expand_one(name, base, {**fields, **(overrides or {})}) for fields in load_sweep(name)]
+    if not runs:
+        raise UserError(f"the sweep {name} adds no run")
+    return list({run.name: run for run in reversed(runs)}.values())[::-1]
+
+
+def _expand_one(name: str, base: Config, overrides: dict[str, Any]) -> SweepRun:
+    """Set the fields of one run, and check them."""
+    config = deepcopy(base)
+    for field, value in overrides.items():
+        require_field(config, field)
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the sweep {name} sets config.{field}={value!r}: {error}") from error
+    validate_config(config)
+    return SweepRun(run_name(config), overrides, config)
+
+
+def select(runs: Sequence[SweepRun], filters: Sequence[str]) -> list[SweepRun]:
+    """Keep the runs that pass every filter.
+
+    Args:
+        runs: Runs of a sweep.
+        filters: Each `FIELD=VALUE` or `FIELD=VALUE,VALUE`, such as `seed=0,1,2`.
+
+    Returns:
+        Those runs whose field has one of the values.
+
+    Raises:
+        UserError: An unknown field, no value, or a filter that no run passes.
+
+    Example:
+        >>> [run.config.seed for run in select(expand_runs("fashion"), ["seed=1", "penalty.lam=0,10"])]
+        [1, 1]
+    """
+    for text in filters:
+        field, _, values = text.partition("=")
+        require_field(runs[0].config, field)
+        wanted = [_read(value) for value in values.split(",")]
+        kept = [run for run in runs if read_field(run.config, field) in wanted]
+        if not kept:
+            there = dict.fromkeys(str(read_field(run.config, field)) for run in runs)
+            raise UserError(f"--only={text}: no run has it; config.{field} is one of {', '.join(there)}")
+        runs = kept
+    return list(runs)
+
+
+def _read(text: str) -> Any:
+    """Read a value as Python would, or as text."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

@@ -1,0 +1,83 @@
+"""What lies in the folder of a sweep: sweep.json, a folder a run, and there failed.json and log.txt."""
+
+import json
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jl1 import records
+from jl1.errors import UserError
+from jl1.sweep.expansion import SweepRun
+
+SCHEMA = "jl1.sweep/1"
+"""Changes when a field of sweep.json changes its meaning or goes."""
+
+LOG = "log.txt"
+"""What the processes of a run wrote."""
+
+_SWEEP, _FAILED = "sweep.json", "failed.json"
+_NUM_LINES = 20
+
+
+def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[SweepRun]) -> None:
+    """Write the list of the runs, with those that an earlier command listed and this one leaves out.
+
+    Raises:
+        UserError: The folder is a run's, or cannot be written.
+    """
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} is the folder of one run: choose another with --workdir")
+    listed = {run.name: {"name": run.name, "overrides": run.overrides} for run in runs}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = {run["name"]: run for run in read_sweep(folder)}
+        content = {"schema": SCHEMA, "config": config, "command": command, "runs": [*(before | listed).values()]}
+        records.write_json(folder / _SWEEP, content)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --workdir"
+        ) from error
+
+
+def read_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Read the list of the runs, each with its name and overrides; empty if there is none."""
+    content = _read_json(folder / _SWEEP)
+    return content["runs"] if content else []
+
+
+def write_failure(workdir: Path, status: int) -> None:
+    """Record how a run failed: its exit status, or the signal that killed it, and the end of its log."""
+    killed_by = signal.Signals(-status).name if status < 0 else None
+    failure = {"exit_status": status, "killed_by": killed_by, "last_lines": last_lines(workdir, _NUM_LINES)}
+    with suppress(OSError):  # on a full disk the failure is still reported
+        records.write_json(workdir / _FAILED, failure)
+
+
+def read_failure(workdir: Path) -> dict[str, Any] | None:
+    """Read how a run failed, or None if it has not."""
+    return _read_json(workdir / _FAILED)
+
+
+def forget_failure(workdir: Path) -> None:
+    """Let a failed run be tried again."""
+    (workdir / _FAILED).unlink(missing_ok=True)
+
+
+def last_lines(workdir: Path, number: int) -> list[str]:
+    """Return the end of a run's log."""
+    try:
+        with (workdir / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 300 * number))
+            return file.read().decode(errors="replace").splitlines()[-number:]
+    except OSError:
+        return []
+
+
+def _read_json(path: Path) -> Any:
+    """Read a file, or return None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

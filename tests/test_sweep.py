@@ -1,0 +1,347 @@
+"""Sweeps as a user runs them: two at once, killed, with a run that fails; and what they expand to."""
+
+import io
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from quick import run_jl1, start_jl1
+from rich.console import Console
+
+from jl1 import records
+from jl1.cli import main
+from jl1.config_files import config_to_dict, load_config, run_name
+from jl1.display_sweep import open_view
+from jl1.errors import UserError
+from jl1.run_folder import open_run
+from jl1.sweep import expand
+from jl1.sweep.expansion import expand_runs, select
+from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
+from jl1.sweep.scheduler import State
+
+TINY = """\
+from jl1.config import default_config
+from jl1.run_folder import open_run
+
+def get_config(arg="2000"):
+    config = default_config()
+    config.data.name = "mnist_5k"
+    config.penalty.lam = 0.0
+    config.training.num_epochs, config.training.batch_size, config.training.stopping = 1, int(arg), "fixed"
+    config.evaluation.epsilons, config.evaluation.pgd_steps = (0.1,), 1
+    return config
+
+def sweep(add):
+    for seed in range(3):
+        add(**{"seed": seed})
+    add(**{"seed": 9, "model.padding": "SAME"})  # valid, until the network is made: C has no convolution
+"""
+
+
+def tiny_sweep(folder):
+    """Write the config file of four small runs, of which the last fails."""
+    file = folder / "tiny.py"
+    file.write_text(TINY)
+    return f"--config={file}"
+
+
+def log_of(workdir):
+    return (workdir / "log.txt").read_text()
+
+
+def wait_until(condition, process, seconds=120):
+    """Wait until something is so, as long as a process runs."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def two_sweeps(tmp_path_factory):
+    """The folder of two sweeps that were started at once on it, and what they printed."""
+    cwd = tmp_path_factory.mktemp("user")
+    flags = ("sweep", tiny_sweep(cwd), "--workdir=out", "--workers=1")
+    processes = [start_jl1(*flags, cwd=cwd) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    return cwd / "out", [process.returncode for process in processes], outputs
+
+
+def test_two_sweeps_at_once_do_each_run_once_and_both_end_with_all_done(two_sweeps):
+    folder, statuses, outputs = two_sweeps
+    assert statuses == [1, 1], outputs
+    runs = expand_runs(f"{folder.parent / 'tiny.py'}")
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", *(run.name for run in runs)}
+    for run in runs[:3]:
+        assert log_of(folder / run.name).count("model C on mnist_5k") == 1
+        assert records.read_result(folder / run.name)["config"] == config_to_dict(run.config)
+    for output in outputs:
+        assert "3 finished, 1 failed, in out" in output
+        assert "Traceback" not in output
+        assert "Warning" not in output
+
+
+def test_the_list_of_the_runs_is_on_disk(two_sweeps):
+    folder, _, _ = two_sweeps
+    content = json.loads((folder / "sweep.json").read_text())
+    runs = expand_runs(f"{folder.parent / 'tiny.py'}")
+    assert set(content) == {"schema", "config", "command", "runs"}
+    assert content["schema"] == "jl1.sweep/1"
+    assert content["config"] == str(folder.parent / "tiny.py")
+    assert content["command"].startswith("jl1 sweep --config=")
+    assert content["runs"] == [{"name": run.name, "overrides": run.overrides} for run in runs]
+
+
+def test_a_failed_run_is_reported_with_its_log_and_what_tries_it_again(two_sweeps):
+    folder, _, outputs = two_sweeps
+    (run,) = select(expand_runs(f"{folder.parent / 'tiny.py'}"), ["seed=9"])
+    failure = json.loads((folder / run.name / "failed.json").read_text())
+    assert (failure["exit_status"], failure["killed_by"]) == (2, None)
+    assert "padding" in failure["last_lines"][-1]
+    for output in outputs:
+        assert f"failed: {run.name} (exit status 2), log out/{run.name}/log.txt" in output
+        assert f"jl1 train --workdir=out/{run.name}" in output
+        assert "--workers=1 --retry_failed" in output
+
+
+def test_failed_runs_are_tried_again_only_when_asked_for_and_finished_ones_never(two_sweeps, monkeypatch, capsys):
+    folder, _, _ = two_sweeps
+    monkeypatch.chdir(folder.parent)
+    logs = {path: path.read_text() for path in folder.glob("*/log.txt")}
+    arguments = ["sweep", "--config=tiny.py", "--workdir=out"]
+    assert main(arguments) == 1
+    assert {path: path.read_text() for path in folder.glob("*/log.txt")} == logs
+    assert main([*arguments, "--retry_failed"]) == 1
+    again = {path: path.read_text() for path in folder.glob("*/log.txt")}
+    changed = [path for path in logs if again[path] != logs[path]]
+    assert [path.parent.name for path in changed] == [expand_runs("tiny.py")[3].name]
+    assert main([*arguments, "--only=seed=0,1,2"]) == 0
+    assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 4
+    capsys.readouterr()
+
+
+def test_a_dry_run_predicts_from_the_runs_that_are_there_and_writes_nothing(two_sweeps, monkeypatch, capsys):
+    folder, _, _ = two_sweeps
+    monkeypatch.chdir(folder.parent)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    dry = ("--workdir=out", "--dry_run")
+    assert main(["sweep", "--config=tiny.py", "--config.training.num_epochs=7", "--workers=2", *dry]) == 0
+    output = capsys.readouterr().out
+    assert "4 runs, 0 finished, 0 failed, 4 left" in output
+    assert "measured by a few steps: " in output
+    assert "will fail, as mnist_5k-C-plain-seed9-" in output
+    assert "with 2 at once: about 0:0" in output
+    assert "seed=2 training.num_epochs=7" in output
+    assert main(["sweep", "--config=tiny.py", *dry]) == 0
+    assert "4 runs, 3 finished, 1 failed, 0 left" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_the_pace_of_finished_runs_is_that_of_the_others_of_their_kind(two_sweeps):
+    folder, _, _ = two_sweeps
+    runs = expand_runs(f"{folder.parent / 'tiny.py'}")
+    paces = measure_paces(runs, folder)
+    pace = paces[kind_of(runs[0].config)]
+    assert pace.num_epochs == 1
+    assert pace.epoch_seconds > 0
+    assert pace.other_seconds > 0
+    assert kind_of(runs[0].config) == kind_of(runs[2].config) != kind_of(runs[3].config)
+    assert forecast(runs, folder, paces, num_workers=2) is None
+
+
+def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
+    folder, _, _ = two_sweeps
+    first, second, third, last = expand_runs(f"{folder.parent / 'tiny.py'}")
+    console = Console(force_terminal=True, width=200, file=io.StringIO())
+    with open_view(console, folder, 2) as view:
+        view.look(State(running=[first], waiting=[second], elsewhere=[], finished=[third], failed=[last]))
+    shown = console.file.getvalue()
+    validation = records.read_metrics(folder / first.name)[0]["validation_accuracy"]
+    for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
+        assert expected in shown
+    assert "1 failed; about " in shown
+
+
+def test_a_forecast_fills_the_workers_and_says_what_bounds_it(tmp_path):
+    runs = expand_runs("fashion")[:3]
+    paces = {kind_of(run.config): Pace(10.0) for run in runs}
+    predicted = forecast(runs, tmp_path, paces, num_workers=2)
+    assert predicted == (400.0, False, True)
+    open_ended = expand_runs("table2")[:3]
+    paces = {kind_of(run.config): Pace(1.0, 5.0) for run in open_ended}
+    assert forecast(open_ended, tmp_path, paces, num_workers=3) == (105.0, True, False)
+    paces = {kind_of(run.config): Pace(1.0, 5.0, 30.0) for run in open_ended}
+    assert forecast(open_ended, tmp_path, paces, num_workers=1) == (105.0, False, False)
+
+
+def start_long_sweep(cwd):
+    """Start a sweep of one run that would take long."""
+    flags = ("--config.training.num_epochs=100000", "--only=seed=1", "--workdir=out", "--workers=1")
+    return start_jl1("sweep", tiny_sweep(cwd), *flags, cwd=cwd)
+
+
+def long_run(cwd):
+    config = load_config(f"{cwd / 'tiny.py'}")
+    config.training.num_epochs, config.seed = 100000, 1
+    return cwd / "out" / run_name(config)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_the_processes_of_a_killed_sweep_end_and_the_next_one_goes_on(tmp_path):
+    sweep = start_long_sweep(tmp_path)
+    workdir = long_run(tmp_path)
+    wait_until(lambda: len(records.read_metrics(workdir)) >= 2, sweep)
+    pid = json.loads((workdir / "holder.json").read_text())["pid"]
+    assert is_alive(pid)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.communicate()
+    end = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    num_epochs = len(records.read_metrics(workdir))
+    again = start_long_sweep(tmp_path)
+    wait_until(lambda: "resumed after epoch" in log_of(workdir), again)
+    resumed_after = int(log_of(workdir).rpartition("resumed after epoch ")[2].split()[0])
+    assert resumed_after >= num_epochs - 1
+    wait_until(lambda: len(records.read_metrics(workdir)) > num_epochs, again)
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 130, output
+    assert "1 left; the same command goes on with them: jl1 sweep --config=" in output
+    assert not is_alive(json.loads((workdir / "holder.json").read_text())["pid"])
+    assert not (workdir / "failed.json").exists()
+    assert records.read_result(workdir) is None
+
+
+@pytest.mark.slow
+def test_a_run_taken_over_from_a_killed_sweep_is_finished_by_the_one_that_waited(tmp_path):
+    config = tiny_sweep(tmp_path)
+    flags = (config, "--config.training.num_epochs=400", "--only=seed=1", "--workdir=out", "--workers=1")
+    first = start_jl1("sweep", *flags, cwd=tmp_path)
+    (run,) = select(expand_runs(str(tmp_path / "tiny.py"), {"training.num_epochs": 400}), ["seed=1"])
+    workdir = tmp_path / "out" / run.name
+    wait_until(lambda: len(records.read_metrics(workdir)) >= 1, first)
+    second = start_jl1("sweep", *flags, cwd=tmp_path)
+    while "elsewhere: " not in second.stdout.readline():
+        assert second.poll() is None
+    child = json.loads((workdir / "holder.json").read_text())["pid"]
+    for pid in (first.pid, child):
+        os.kill(pid, signal.SIGKILL)
+    first.communicate()
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
+    straight, output = run_jl1("train", config, "--config.training.num_epochs=400", "--config.seed=1", cwd=tmp_path)
+    assert straight == 0, output
+    other = records.read_result(tmp_path / "runs" / run.name)
+    assert records.read_result(workdir)["accuracies"] == other["accuracies"]
+
+
+def test_a_sweep_is_expanded_to_valid_locked_configs_in_order(tmp_path):
+    tiny_sweep(tmp_path)
+    configs = expand(f"{tmp_path / 'tiny.py'}:500")
+    assert [config.seed for config in configs] == [0, 1, 2, 9]
+    assert [config.training.batch_size for config in configs] == [500] * 4
+    with pytest.raises(AttributeError, match="locked"):
+        configs[0].new_field = 1
+
+
+def test_the_argument_reaches_a_sweep_that_takes_it(tmp_path):
+    file = tmp_path / "one.py"
+    text = TINY.partition("def sweep")[0] + "def sweep(add, arg='1'):\n    add(**{'seed': int(arg)})\n"
+    file.write_text(text)
+    assert [config.seed for config in expand(f"{file}:7")] == [7]
+    assert [config.seed for config in expand(f"{file}")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("add(**{'penalty.lamm': 1.0})", r"no field config\.penalty\.lamm; did you mean config\.penalty\.lam\?"),
+        ("add(**{'penalty.lam': 'much'})", r"sets config\.penalty\.lam='much'"),
+        ("add(**{'penalty.lam': -1.0})", "at least 0"),
+        ("add(seed=1, penalty=2)", r"no field config\.penalty"),
+        ("pass", "adds no run"),
+        ("1 / 0", "fails with ZeroDivisionError"),
+    ],
+)
+def test_a_bad_sweep_is_refused(body, message, tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(TINY.partition("def sweep")[0] + f"def sweep(add):\n    {body}\n")
+    with pytest.raises(UserError, match=message):
+        expand(f"{file}")
+
+
+def test_a_config_of_one_run_is_refused():
+    with pytest.raises(UserError, match=r"train is one run: .*no sweep\(add\).*jl1 train --config=train:C"):
+        expand("train:C")
+
+
+def test_fields_of_the_command_line_outrank_the_sweep_and_runs_that_become_one_are_one(tmp_path):
+    tiny_sweep(tmp_path)
+    runs = expand_runs(f"{tmp_path / 'tiny.py'}", {"seed": 4, "penalty.lam": 2.0})
+    assert [run.overrides for run in runs] == [
+        {"seed": 4, "penalty.lam": 2.0},
+        {"seed": 4, "model.padding": "SAME", "penalty.lam": 2.0},
+    ]
+
+
+def test_filters_keep_the_runs_with_one_of_the_values():
+    runs = expand_runs("table3:C")
+    kept = select(runs, ["seed=0,1,2", "penalty.lam=10", "adversarial.epsilon=0.3"])
+    assert [(run.config.seed, run.config.penalty.lam) for run in kept] == [(0, 10.0), (1, 10.0), (2, 10.0)]
+    assert len(select(expand_runs("readings"), ["penalty.outputs=probs"])) == 7  # the plain network's too
+    with pytest.raises(UserError, match=r"--only=seed=10: no run has it; config.seed is one of 0, 1"):
+        select(runs, ["seed=10"])
+    with pytest.raises(UserError, match=r"did you mean config\.seed"):
+        select(runs, ["sed=1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *((f"{table}:{model}", number) for table, number in (("table2", 60), ("table3", 80)) for model in "ABC"),
+        *(("table4", 60), ("readings", 25), ("baselines", 18), ("fashion", 6)),
+    ],
+)
+def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
+    configs = expand(name)
+    assert len({run_name(config) for config in configs}) == len(configs) == number
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep"], "needs --config=NAME"),
+        (["sweep", "--config=train"], "no sweep(add)"),
+        (["sweep", "--config=table2:D"], "table2:A, table2:B or table2:C"),
+        (["sweep", "--config=table2", "--config.penalty.lamm=1"], "did you mean config.penalty.lam?"),
+        (["sweep", "--config=table2", "--cores=x"], "--cores: 'x' is none of the cores"),
+        (["sweep", "--config=table2", "--cores="], "there is no core in it"),
+        (["sweep", "--config=table2", "--workers=0"], "0 is not a positive integer"),
+        (["sweep", "--config=table2", "--only=seed=99"], "no run has it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_one_run_is_refused(tmp_path, capsys):
+    open_run(tmp_path / "run", config_to_dict(load_config("quickstart")))
+    assert main(["sweep", "--config=fashion", f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "is the folder of one run" in capsys.readouterr().err
