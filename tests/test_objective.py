@@ -13,7 +13,7 @@ from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.divergence import kl_ascent
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
 from jl1.config_files import load_config
-from jl1.display import describe_loss
+from jl1.loss_in_words import describe_loss
 from jl1.losses import cross_entropy, defended_loss, penalised_loss
 from jl1.objective import make_terms_fn
 from jl1.penalties import make_penalty

@@ -7,7 +7,7 @@ from typing import Any
 from jl1 import records
 from jl1.attack_names import attack_name
 from jl1.config import Config
-from jl1.display import describe_loss
+from jl1.loss_in_words import describe_loss
 
 _OUTCOMES = {"PASS": "pass", "WARN": "**warn**", "FAIL": "**FAIL**", "SKIP": "not run"}
 

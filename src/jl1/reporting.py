@@ -8,7 +8,7 @@ from jl1.data import Dataset
 
 
 class Reporter:
-    """Told what a run does; this one is silent. `display` has those for a terminal."""
+    """Told what a run does; this one is silent. `reporters` has those for a terminal."""
 
     def started(self, config: Config, data: Dataset, workdir: Path, num_epochs: int) -> None:
         """Training starts, or goes on after `num_epochs` epochs."""

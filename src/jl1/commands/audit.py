@@ -11,9 +11,10 @@ from jl1.audit_page import write_page
 from jl1.audit_pictures import draw_audit
 from jl1.auditor import AuditOptions, audit_run
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
-from jl1.display import open_reporter, show_audit
+from jl1.display import show_audit
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
+from jl1.reporters import open_reporter
 
 _POINTS = ("test", "validation")
 

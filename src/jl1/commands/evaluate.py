@@ -9,9 +9,10 @@ from rich.console import Console
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
-from jl1.display import open_reporter, show_evaluation
+from jl1.display import show_evaluation
 from jl1.errors import UserError
 from jl1.evaluator import EvaluationOptions, evaluate_run
+from jl1.reporters import open_reporter
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
 _POINTS = ("test", "validation")

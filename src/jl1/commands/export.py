@@ -6,9 +6,9 @@ from absl import flags
 from rich.console import Console
 
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse
-from jl1.display import open_reporter
 from jl1.errors import UserError
 from jl1.exporting import FORMATS, export_run
+from jl1.reporters import open_reporter
 from jl1.terminal import say
 
 

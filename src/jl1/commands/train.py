@@ -11,10 +11,11 @@ from jl1.cli_flags import define_workdir
 from jl1.config import Config, validate_config
 from jl1.config_files import config_from_dict, run_name
 from jl1.config_flags import parse_config, parse_overrides, take_config_name
-from jl1.display import PlainReporter, open_reporter, show_result
+from jl1.display import show_result
 from jl1.errors import InterruptedEarlyError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
+from jl1.reporters import PlainReporter, open_reporter
 from jl1.terminal import say
 
 
