@@ -1,6 +1,16 @@
 """Text on the terminal as it is."""
 
+import os
+
 from rich.console import Console
+
+_WIDE = 1000  # more than any table
+
+
+def open_console() -> Console:
+    """Return the console of standard output: as wide as the terminal, or in a file or pipe as wide as its tables."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
 
 
 def say(console: Console, text: str) -> None:

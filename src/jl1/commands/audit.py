@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.audit_page import write_page
@@ -15,6 +14,7 @@ from jl1.display import show_audit
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
 from jl1.reporters import open_reporter
+from jl1.terminal import open_console
 
 _POINTS = ("test", "validation")
 
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     parsed = parse(arguments, define_workdir, define_data_dir, _define_audit)
     if not parsed.workdir:
         raise UserError("jl1 audit needs --workdir=DIR, the folder of a run")
-    options, console, workdir = _options(parsed), Console(), Path(parsed.workdir)
+    options, console, workdir = _options(parsed), open_console(), Path(parsed.workdir)
     with open_reporter(console) as reporter:
         audited = audit_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
         pictures = draw_audit(workdir, audited) if have_matplotlib() else {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
 from jl1.bench.bench_record import BenchRecord
 from jl1.bench.options import PEERS, STUDIES, BenchOptions
@@ -17,7 +16,7 @@ from jl1.cli_flags import check_names, parse
 from jl1.cores import usable_cores
 from jl1.errors import EXIT_INTERRUPTED, UserError
 from jl1.models import MODELS
-from jl1.terminal import say
+from jl1.terminal import open_console, say
 from jl1.text_tables import as_rich
 
 
@@ -25,7 +24,7 @@ def run(arguments: list[str]) -> int:
     """Measure the exact step beside its peers."""
     parsed = parse(arguments, _define_bench)
     options = _options(parsed)
-    console = Console()
+    console = open_console()
     record = BenchRecord(Path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
     status = 0
     try:

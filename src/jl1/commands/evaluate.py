@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
@@ -13,6 +12,7 @@ from jl1.display import show_evaluation
 from jl1.errors import UserError
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.reporters import open_reporter
+from jl1.terminal import open_console
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
 _POINTS = ("test", "validation")
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     parsed = parse(arguments, define_workdir, define_data_dir, _define_attacks)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
-    options, console, workdir = _options(parsed), Console(), Path(parsed.workdir)
+    options, console, workdir = _options(parsed), open_console(), Path(parsed.workdir)
     with open_reporter(console) as reporter:
         rows = evaluate_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
     show_evaluation(console, rows, workdir)

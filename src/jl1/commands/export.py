@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
 
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse
 from jl1.errors import UserError
 from jl1.exporting import FORMATS, export_run
 from jl1.reporters import open_reporter
-from jl1.terminal import say
+from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:
@@ -18,7 +17,7 @@ def run(arguments: list[str]) -> int:
     if not parsed.workdir or not parsed.out:
         raise UserError("jl1 export needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one")
     check_names("format", parsed.format, FORMATS)
-    console = Console()
+    console = open_console()
     with open_reporter(console) as reporter:
         files = export_run(
             Path(parsed.workdir),

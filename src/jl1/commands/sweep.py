@@ -20,7 +20,7 @@ from jl1.sweep.expansion import SweepRun, expand_runs, select
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
-from jl1.terminal import say
+from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     config, parsed = parse_overrides(load_config(name), rest, define_workdir, _define_sweep)
     overrides = {field: read_field(config, field) for field in given_fields(rest)}
     runs = select(expand_runs(name, overrides), parsed.only)
-    workers, folder, console = _workers(parsed), _folder(parsed, name), Console()
+    workers, folder, console = _workers(parsed), _folder(parsed, name), open_console()
     if parsed.dry_run:
         _predict(console, runs, folder, workers)
         return 0

@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
 
 from jl1.cli_flags import check_names, parse
 from jl1.errors import UserError
@@ -16,7 +15,7 @@ from jl1.report.paper_numbers import TABLES, paper_numbers
 from jl1.report.results import Results, read_results
 from jl1.report.tables import lay_out
 from jl1.report.writing import NO_PICTURES, write_report
-from jl1.terminal import say
+from jl1.terminal import open_console, say
 from jl1.text_tables import as_rich
 
 
@@ -46,7 +45,7 @@ def _define_table(values: flags.FlagValues) -> None:
 
 def _show_and_write(parsed: flags.FlagValues, results: Results, cells: Cells, command: str) -> None:
     """Show the tables and what is to be known of them, and write the files."""
-    console = Console()
+    console = open_console()
     layouts = lay_out(cells)
     absent = absent_from_paper(cells.cells, parsed.paper) if parsed.paper in TABLES else []
     sources = source_lines(results.rows, results.configs)

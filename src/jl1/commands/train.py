@@ -16,7 +16,7 @@ from jl1.errors import InterruptedEarlyError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
 from jl1.reporters import PlainReporter, open_reporter
-from jl1.terminal import say
+from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         config, parsed = parse_overrides(stored, rest, define_workdir, _define_train)
     validate_config(config)
     workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
-    console = Console()
+    console = open_console()
     if parsed.until_stdin_closes:
         return _run_for_a_sweep(config, workdir, console)
     stopping = "stopping: the last whole epoch is evaluated; once more to end at once"

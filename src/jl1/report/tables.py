@@ -74,7 +74,7 @@ def _figures(cell: dict[str, Any]) -> Sequence[str]:
     return (
         _number(cell),
         _spread(cell["mean"], cell["std"]) if cell["n"] else "missing",
-        f"{100 * cell['low']:.2f} to {100 * cell['high']:.2f}" if cell["n"] > 1 else "",
+        f"{100 * max(cell['low'], 0):.2f} to {100 * min(cell['high'], 1):.2f}" if cell["n"] > 1 else "",
         _signed(100 * cell["minus_baseline"]),
         p_text(cell["p_holm"]) if cell["p_holm"] == cell["p_holm"] else "",
         _paper(cell),
