@@ -228,9 +228,9 @@ def test_the_processes_of_a_killed_sweep_end_and_the_next_one_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_run_taken_over_from_a_killed_sweep_is_finished_by_the_one_that_waited(tmp_path):
     config = tiny_sweep(tmp_path)
-    flags = (config, "--config.training.num_epochs=400", "--only=seed=1", "--workdir=out", "--workers=1")
+    flags = (config, "--config.training.num_epochs=100", "--only=seed=1", "--workdir=out", "--workers=1")
     first = start_jl1("sweep", *flags, cwd=tmp_path)
-    (run,) = select(expand_runs(str(tmp_path / "tiny.py"), {"training.num_epochs": 400}), ["seed=1"])
+    (run,) = select(expand_runs(str(tmp_path / "tiny.py"), {"training.num_epochs": 100}), ["seed=1"])
     workdir = tmp_path / "out" / run.name
     wait_until(lambda: len(records.read_metrics(workdir)) >= 1, first)
     second = start_jl1("sweep", *flags, cwd=tmp_path)
@@ -242,7 +242,7 @@ def test_a_run_taken_over_from_a_killed_sweep_is_finished_by_the_one_that_waited
     first.communicate()
     output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
-    straight, output = run_jl1("train", config, "--config.training.num_epochs=400", "--config.seed=1", cwd=tmp_path)
+    straight, output = run_jl1("train", config, "--config.training.num_epochs=100", "--config.seed=1", cwd=tmp_path)
     assert straight == 0, output
     other = records.read_result(tmp_path / "runs" / run.name)
     assert records.read_result(workdir)["accuracies"] == other["accuracies"]

@@ -25,6 +25,9 @@ EVALUATION_SCHEMA = "jl1.evaluation/1"
 AUDIT_SCHEMA = "jl1.audit/1"
 """The same for audit.json."""
 
+SWEEP_SCHEMA = "jl1.sweep/1"
+"""The same for sweep.json, the list of the runs of a sweep."""
+
 INTERRUPTED = "interrupted"
 """`stopped_because` of a run that can be resumed although it has a result."""
 

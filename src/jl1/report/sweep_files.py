@@ -7,8 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "jl1.sweep/1"
-"""Changes when a field of sweep.json changes its meaning or goes."""
+from jl1 import records
 
 _FILE = "sweep.json"
 
@@ -32,8 +31,8 @@ def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[
     if not path.is_file():
         return {}, []
     sweep = json.loads(path.read_text())
-    if sweep["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {sweep['schema']}, and this version reads {SCHEMA}")
+    if sweep["schema"] != records.SWEEP_SCHEMA:
+        raise ValueError(f"its schema is {sweep['schema']}, and this version reads {records.SWEEP_SCHEMA}")
     listed = {run["name"]: run["overrides"] for run in sweep["runs"]}
     there = {name: configs[name] for name in listed if name in configs}
     missing = {name: _stand_in(name, fields, there) for name, fields in listed.items() if name not in configs}

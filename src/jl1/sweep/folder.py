@@ -11,9 +11,6 @@ from jl1 import records
 from jl1.errors import UserError
 from jl1.sweep.expansion import SweepRun
 
-SCHEMA = "jl1.sweep/1"
-"""Changes when a field of sweep.json changes its meaning or goes."""
-
 LOG = "log.txt"
 """What the processes of a run wrote."""
 
@@ -33,7 +30,12 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = {run["name"]: run for run in read_sweep(folder)}
-        content = {"schema": SCHEMA, "config": config, "command": command, "runs": [*(before | listed).values()]}
+        content = {
+            "schema": records.SWEEP_SCHEMA,
+            "config": config,
+            "command": command,
+            "runs": [*(before | listed).values()],
+        }
         records.write_json(folder / _SWEEP, content)
     except OSError as error:
         raise UserError(
