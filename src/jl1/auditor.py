@@ -21,6 +21,7 @@ from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.problems import create_module
 from jl1.reporting import Reporter
+from jl1.run_lock import hold_run
 from jl1.trained import Trained, load_trained
 
 USUAL_RADIUS = 0.1
@@ -82,9 +83,16 @@ def audit_run(
 
     Raises:
         UserError: No such run, no checkpoint, another model's or a damaged one, other data, a network that has no
-            point right, or a folder that cannot be written.
+            point right, or a folder that cannot be written or that another process works on.
     """
-    reporter, start = reporter or Reporter(), time.perf_counter()
+    records.read_config(workdir)  # before the lock would make a folder that is no run's
+    with hold_run(workdir):
+        return _audit(workdir, options, data_dir, reporter or Reporter())
+
+
+def _audit(workdir: Path, options: AuditOptions, data_dir: str | None, reporter: Reporter) -> RunAudit:
+    """Audit the run of a folder that this process holds."""
+    start = time.perf_counter()
     trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
     config = trained.config
     epsilon = options.epsilon or config.adversarial.epsilon or USUAL_RADIUS
