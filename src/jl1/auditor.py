@@ -10,7 +10,7 @@ import numpy as np
 
 from jl1 import records
 from jl1.array_types import LogitsFn
-from jl1.attacks.suite import settings_of
+from jl1.attacks.suite import Suite, settings_of
 from jl1.audit.attacks import make_audit_suite
 from jl1.audit.auditing import Audit, audit_network, audit_tasks
 from jl1.audit.check import Check
@@ -111,9 +111,8 @@ def _audit(workdir: Path, options: AuditOptions, data_dir: str | None, reporter:
     tasks = audit_tasks(suite, epsilon)
 
     def stands(name: str, radius: float) -> np.ndarray:
-        title = (
-            f"{name if name == 'clean' else f'{name} {radius:g}'} ({1 + tasks.index((name, radius))} of {len(tasks)})"
-        )
+        what = f"{name} {radius:g}" if radius else name
+        title = f"{what} ({1 + tasks.index((name, radius))} of {len(tasks)})"
         return battery.attack(name, radius, title).stands
 
     try:
@@ -135,27 +134,38 @@ def _audit(workdir: Path, options: AuditOptions, data_dir: str | None, reporter:
     except ValueError as error:
         raise UserError(f"{workdir} cannot be audited: {error}") from error
     audit.checks.insert(0, _selection(config, trained.epoch, options.points))
-    content = {
+    made = _made(options, battery) | {"epoch": trained.epoch, "seconds": round(time.perf_counter() - start, 1)}
+    content = _findings(audit, suite) | made
+    records.write_audit(workdir, content)
+    return RunAudit(trained, audit, content)
+
+
+def _findings(audit: Audit, suite: Suite) -> dict[str, Any]:
+    """Return what was found, as plain types."""
+    verdicts = {**audit.standing, **audit.certified}
+    return {
         "schema": records.AUDIT_SCHEMA,
         "finding": audit.conclusion.finding,
         "sentence": audit.conclusion.sentence,
         "is_masked": audit.conclusion.is_masked,
-        "epsilon": epsilon,
-        "accuracies": [_row(task, stands, suite) for task, stands in {**audit.standing, **audit.certified}.items()],
+        "epsilon": audit.epsilon,
+        "accuracies": [_row(task, stands, suite) for task, stands in verdicts.items()],
         "checks": [{**check._asdict(), "values": dict(check.values)} for check in audit.checks],
+    }
+
+
+def _made(options: AuditOptions, battery: Battery) -> dict[str, Any]:
+    """Return how it was found, as plain types."""
+    return {
         "points": options.points,
         "num_examples": len(battery.points.labels),
         "num_points": battery.num_points,
         "budget": options.budget,
         "transfer_from": str(options.transfer_from) if options.transfer_from else None,
-        "epoch": trained.epoch,
         "checkpoint": battery.checkpoint,
-        "seconds": round(time.perf_counter() - start, 1),
         "versions": records.versions(),
         "device": jax.devices()[0].device_kind,
     }
-    records.write_audit(workdir, content)
-    return RunAudit(trained, audit, content)
 
 
 def _bind(source: Trained, trained: Trained) -> LogitsFn:
@@ -175,7 +185,7 @@ def _selection(config: Config, epoch: int, points: str) -> Check:
     return Check("checkpoint not chosen on these points", "hygiene", outcome, figure, advice, False, {})
 
 
-def _row(task: tuple[str, float], stands: np.ndarray, suite: Any) -> dict[str, Any]:
+def _row(task: tuple[str, float], stands: np.ndarray, suite: Suite) -> dict[str, Any]:
     """Return an accuracy as it stands in audit.json."""
     name, epsilon = task
     num_right = int(stands.sum())
