@@ -1,6 +1,6 @@
 """Figure 1 of the paper for real points: outputs and gradients at x and at its FGSM twin, epoch by epoch, on MNIST.
 
-Paper:    Fig. 1 draws the ideal: f(x') - f(x) and the gradients at both ends fall to zero as training goes on. Sec. 4.2,
+Paper:    Fig. 1 draws the ideal: f(x') - f(x) and the gradients at both ends fall to zero during training. Sec. 4.2,
           FGSM twins at 0.3. Here model C, without and with Eq. 3 on probabilities (mean, lambda 10), 20 epochs, 50
           validation points.
 Expected: see docs/results.md.

@@ -312,7 +312,7 @@ def test_filters_keep_the_runs_with_one_of_the_values():
     ("name", "number"),
     [
         *((f"{table}:{model}", number) for table, number in (("table2", 60), ("table3", 80)) for model in "ABC"),
-        *(("table4", 60), ("readings", 25), ("baselines", 18), ("fashion", 6)),
+        *(("table4", 60), ("readings", 25), ("baselines", 18), ("fashion", 6), ("figure1", 2)),
     ],
 )
 def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
