@@ -8,12 +8,10 @@ from absl import flags
 from jl1.cli_flags import check_names, parse
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
-from jl1.report.cells import Cells, make_cells
 from jl1.report.columns import FINISHED
-from jl1.report.notes import absent_from_paper, legend, source_lines
-from jl1.report.paper_numbers import TABLES, paper_numbers
+from jl1.report.pages import Page, make_page
+from jl1.report.paper_numbers import TABLES
 from jl1.report.results import Results, read_results
-from jl1.report.tables import lay_out
 from jl1.report.writing import NO_PICTURES, write_report
 from jl1.terminal import open_console, say
 from jl1.text_tables import as_rich
@@ -29,9 +27,8 @@ def run(arguments: list[str]) -> int:
     if not (results.rows["accuracy"].notna() & (results.rows["status"] == FINISHED)).any():
         reasons = "".join(f"\n  {note}" for note in results.notes)
         raise UserError(f"there is no result of a finished run in {', '.join(parsed.workdir + parsed.rows)}{reasons}")
-    tables = {"all": TABLES, "none": ()}.get(parsed.paper, (parsed.paper,))
-    cells = make_cells(results.rows, paper_numbers(tables))
-    _show_and_write(parsed, results, cells, shlex.join(["jl1", "table", *arguments]))
+    page = make_page(results, parsed.paper)
+    _show_and_write(parsed, results, page, shlex.join(["jl1", "table", *arguments]))
     return 0
 
 
@@ -43,21 +40,14 @@ def _define_table(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "folder for the tables, the rows and the pictures", flag_values=values)
 
 
-def _show_and_write(parsed: flags.FlagValues, results: Results, cells: Cells, command: str) -> None:
+def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, command: str) -> None:
     """Show the tables and what is to be known of them, and write the files."""
     console = open_console()
-    layouts = lay_out(cells)
-    absent = absent_from_paper(cells.cells, parsed.paper) if parsed.paper in TABLES else []
-    sources = source_lines(results.rows, results.configs)
-    warnings = [f"warning: {note}" for note in (*results.notes, *cells.notes)]
-    for layout in layouts:
+    for layout in page.layouts:
         say(console, layout.title)
         console.print(as_rich(layout))
         say(console, "\n".join([*layout.below, ""]))
-    notes = [*legend(cells), *sources, *absent, *warnings]
-    say(console, "\n".join(notes))
+    say(console, "\n".join(page.notes))
     if parsed.out:
-        files = write_report(
-            Path(parsed.out), command=command, layouts=layouts, notes=notes, cells=cells, results=results
-        )
+        files = write_report(Path(parsed.out), command=command, page=page, results=results)
         say(console, f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})"))

@@ -1,31 +1,26 @@
 """The files of a report: the tables as Markdown, LaTeX and CSV, the tidy rows, and the pictures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
-from jl1.report.cells import Cells
 from jl1.report.figures import draw_all
+from jl1.report.pages import Page, page_as_markdown
 from jl1.report.results import Results, write_rows
-from jl1.text_tables import Layout, as_latex, as_markdown
+from jl1.text_tables import as_latex
 
 NO_PICTURES = "no pictures: they need matplotlib (pip install 'jl1[plots]')"
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine
 
 
-def write_report(
-    folder: Path, *, command: str, layouts: Sequence[Layout], notes: Sequence[str], cells: Cells, results: Results
-) -> list[Path]:
+def write_report(folder: Path, *, command: str, page: Page, results: Results) -> list[Path]:
     """Write all files; those of an earlier call are replaced.
 
     Args:
         folder: Made if it is not there.
         command: The command line, for table.md.
-        layouts: The tables.
-        notes: The lines below them all.
-        cells: What the tables were laid out from.
-        results: What the cells were made from.
+        page: The tables and the lines below them.
+        results: What they were made from.
 
     Returns:
         table.md, table.tex, table.csv (a line a cell, accuracies as fractions), rows.csv, and the pictures if
@@ -36,24 +31,11 @@ def write_report(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text(_markdown(command, layouts, notes))
-        (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in layouts) + "\n")
-        cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
+        (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
+        (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in page.layouts) + "\n")
+        page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
-        pictures = draw_all(cells, results.rows, results.workdirs, folder) if have_matplotlib() else []
+        pictures = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else []
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
     return [*(folder / name for name in ("table.md", "table.tex", "table.csv", "rows.csv")), *pictures]
-
-
-def _markdown(command: str, layouts: Sequence[Layout], notes: Sequence[str]) -> str:
-    """Write the tables with what stands below them."""
-    parts = [f"    {command}"]
-    for layout in layouts:
-        parts += [f"## {layout.title}", as_markdown(layout), _items(layout.below)]
-    return "\n\n".join(part for part in [*parts, "## Notes", _items(notes)] if part) + "\n"
-
-
-def _items(lines: Sequence[str]) -> str:
-    """Write lines as a list."""
-    return "\n".join(f"* {line}" for line in lines)
