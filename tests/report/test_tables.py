@@ -49,9 +49,9 @@ def test_statistics_name_a_measure_once_and_leave_out_what_is_not_known(ladder):
         *("accuracy in %", "network", "n", "mean +- std", "95 %", "minus lambda 0", "p", "paper", "minus paper", "SE"),
     ]
     by_network = {(line[0], line[1]): line[2:] for line in statistics.lines}
-    assert by_network["fgsm at 0.3", "lambda 0"] == ["n=2", "15.00 +- 7.07", "-48.53 to 78.53", "", "", "", "", ""]
+    assert by_network["fgsm at 0.3", "lambda 0"] == ["n=2", "15.00 +- 7.07", "0.00 to 78.53", "", "", "", "", ""]
     last = by_network["", "lambda 50"]
-    assert last[:4] == ["n=2", "60.00 +- 14.14", "-67.06 to 187.06", "+45.00"]
+    assert last[:4] == ["n=2", "60.00 +- 14.14", "0.00 to 100.00", "+45.00"]
     assert last[5:] == ["29.92 +- 14.24", "+30.08", "+2.7"]  # sqrt(14.24^2 / 10 + 14.14^2 / 2) = 10.97
 
 
