@@ -18,7 +18,7 @@ from jl1.display_sweep import open_view
 from jl1.errors import UserError
 from jl1.run_folder import open_run
 from jl1.sweep import expand
-from jl1.sweep.expansion import expand_runs, select
+from jl1.sweep.expansion import expand_runs, select, take_shard
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State
 
@@ -171,6 +171,16 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
         assert expected in shown
     assert "1 failed; about " in shown
+
+
+def test_shards_share_the_runs_out_and_a_bad_one_is_refused():
+    runs = expand_runs("table3")
+    shards = [take_shard(runs, f"{index}/7") for index in range(7)]
+    assert sorted(run.name for shard in shards for run in shard) == sorted(run.name for run in runs)
+    assert {len(shard) for shard in shards} == {11, 12}
+    for text in ("7/7", "1", "-1/3", "0/0", "a/b"):
+        with pytest.raises(UserError, match="give i/n"):
+            take_shard(runs, text)
 
 
 def test_a_forecast_fills_the_workers_and_says_what_bounds_it(tmp_path):

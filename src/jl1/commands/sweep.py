@@ -16,7 +16,7 @@ from jl1.cores import pinned, share_cores, usable_cores
 from jl1.display_sweep import describe_forecast, open_view, show_end, show_runs
 from jl1.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from jl1.interrupts import stop_on_signals
-from jl1.sweep.expansion import SweepRun, expand_runs, select
+from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
@@ -30,13 +30,14 @@ def run(arguments: list[str]) -> int:
         raise UserError("jl1 sweep needs --config=NAME of a config with sweep(add), such as table2")
     config, parsed = parse_overrides(load_config(name), rest, define_workdir, _define_sweep)
     overrides = {field: read_field(config, field) for field in given_fields(rest)}
-    runs = select(expand_runs(name, overrides), parsed.only)
+    listed = select(expand_runs(name, overrides), parsed.only)
+    runs = take_shard(listed, parsed.shard) if parsed.shard else listed
     workers, folder, console = _workers(parsed), _folder(parsed, name), open_console()
     if parsed.dry_run:
         _predict(console, runs, folder, workers)
         return 0
     command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
-    write_sweep(folder, config=name, command=command, runs=runs)
+    write_sweep(folder, config=name, command=command, runs=listed)
     with (
         open_view(console, folder, len(workers)) as view,
         stop_on_signals(
@@ -61,6 +62,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("workers", None, "runs at once; a core each if not given", 1, flag_values=values)
     flags.DEFINE_list("cores", None, "cores that the runs are pinned to", flag_values=values)
     flags.DEFINE_multi_string("only", [], "FIELD=VALUE,...: only runs with one of the values", flag_values=values)
+    flags.DEFINE_string("shard", None, "i/n: only every n-th run, for a job array", flag_values=values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "list the runs and predict the time", flag_values=values)
 

@@ -105,6 +105,30 @@ def select(runs: Sequence[SweepRun], filters: Sequence[str]) -> list[SweepRun]:
     return list(runs)
 
 
+def take_shard(runs: Sequence[SweepRun], text: str) -> list[SweepRun]:
+    """Take every n-th run, for one of the n tasks of a job array.
+
+    Args:
+        runs: Runs of a sweep.
+        text: `i/n` with 0 <= i < n: the runs i, i + n, i + 2n and so on.
+
+    Returns:
+        Those runs; all n shards together are all runs, each once.
+
+    Raises:
+        UserError: Not of this form, or out of range.
+
+    Example:
+        >>> runs = expand_runs("fashion")
+        >>> [len(take_shard(runs, f"{i}/4")) for i in range(4)]
+        [2, 2, 1, 1]
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard={text}: give i/n with 0 <= i < n, such as 0/4 to 3/4 for four tasks")
+    return list(runs[int(index) :: int(count)])
+
+
 def _read(text: str) -> Any:
     """Read a value as Python would, or as text."""
     try:
