@@ -93,6 +93,41 @@ def test_every_target_is_tried_on_what_the_last_one_left():
     assert not result.stands.any()
 
 
+def test_every_restart_has_its_own_key_and_what_the_last_one_left():
+    seen = []
+
+    def attack_fn(logits_fn, inputs, *, labels, epsilon, key, norm, lower, upper):
+        jax.debug.callback(
+            lambda values, key: seen.append((values[:, 1].tolist(), key.tolist())),
+            inputs,
+            jax.random.key_data(key),
+            ordered=True,
+        )
+        return inputs.at[:, 1].add(jnp.where(inputs[:, 1] == jnp.max(inputs[:, 1]), 1.0, 0.0))  # breaks the closest
+
+    inputs = np.float32([[0.9, 0.1, 0.0], [0.9, 0.3, 0.0], [0.9, 0.2, 0.0]])
+    result = standard_attack(
+        shifted,
+        0.0,
+        inputs=inputs,
+        labels=np.zeros(3, int),
+        epsilon=1.0,
+        key=KEY,
+        budget={"restarted": Stage(attack_fn, num_restarts=2)},
+        batch_sizes=(3, 1),
+        upper=2.0,
+    )
+    jax.effects_barrier()
+    assert [values for values, _ in seen] == [
+        pytest.approx([0.1, 0.3, 0.2]),
+        pytest.approx([0.1]),
+        pytest.approx([0.2]),
+    ]
+    assert len({str(key) for _, key in seen}) == 3
+    assert not result.stands.any()
+    assert set(result.broken_by) == {"restarted"}
+
+
 def test_each_stage_compiles_once_a_batch_size_for_all_epsilons_params_and_keys():
     traces = []
 

@@ -33,10 +33,13 @@ class Stage(NamedTuple):
         attack_fn: The attack; taking `targets` too where there are any.
         num_targets: The closest rival classes that it tries one after another, each on the points still standing;
             0 for an untargeted attack.
+        num_restarts: Random starts of an untargeted attack, one after another, each on the points still standing;
+            0 where the attack has its own.
     """
 
     attack_fn: AttackFn | TargetedAttackFn
     num_targets: int = 0
+    num_restarts: int = 0
 
 
 BUDGETS: Mapping[str, Mapping[str, Stage]] = {
@@ -203,9 +206,11 @@ def _judge(
 
 
 def _num_rounds(stage: Stage, apply_fn: ApplyFn, params: Params, inputs: np.ndarray) -> int:
-    """Return one round a target, no more than there are rivals; one for an untargeted attack."""
+    """Return one round a target, no more than there are rivals; one a restart for an untargeted attack."""
+    if not stage.num_targets:
+        return max(stage.num_restarts, 1)
     logits = jax.eval_shape(apply_fn, params, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype))
-    return max(min(stage.num_targets, logits.shape[1] - 1), 1)
+    return min(stage.num_targets, logits.shape[1] - 1)
 
 
 def _fold_in(key: PRNGKey, *numbers: int) -> PRNGKey:

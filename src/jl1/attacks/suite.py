@@ -58,13 +58,13 @@ def make_suite(*, budget: str = "fast", pgd_steps: int = 100, pgd_restarts: int 
         KeyError: An unknown budget.
     """
     part = {**BUDGETS["full"], **BUDGETS[budget]}
-    pgd_fn = partial(attack_by_pgd, num_steps=pgd_steps, num_restarts=pgd_restarts)
+    pgd_fn = partial(attack_by_pgd, num_steps=pgd_steps)
     num_steps = strength(part["apgd_ce"])["num_steps"]
     single = {
         "noise": Stage(partial(random_noise, num_draws=100)),
         "fgsm": Stage(attack_by_fgsm),
-        "pgd": Stage(pgd_fn),
-        "pgd_margin": Stage(partial(pgd_fn, loss_fn=margin)),
+        "pgd": Stage(pgd_fn, num_restarts=pgd_restarts),
+        "pgd_margin": Stage(partial(pgd_fn, loss_fn=margin), num_restarts=pgd_restarts),
         "apgd_ce": part["apgd_ce"],
         "apgd_dlr": Stage(partial(apgd, num_steps=num_steps, loss_fn=dlr)),
         "apgd_t": part["apgd_t"],
@@ -80,11 +80,12 @@ def strength(stage: Stage) -> dict[str, Any]:
 
     Example:
         >>> strength(make_suite(pgd_steps=7)["pgd_margin"]["pgd_margin"])
-        {'num_steps': 7, 'num_restarts': 1, 'loss_fn': 'margin'}
+        {'num_steps': 7, 'loss_fn': 'margin', 'num_restarts': 1}
     """
     settings = getattr(stage.attack_fn, "keywords", {})
     plain = {name: getattr(value, "__name__", value) for name, value in settings.items()}
-    return plain | ({"num_targets": stage.num_targets} if stage.num_targets else {})
+    rounds = {"num_targets": stage.num_targets, "num_restarts": stage.num_restarts}
+    return plain | {name: number for name, number in rounds.items() if number}
 
 
 def settings_of(stages: Mapping[str, Stage]) -> dict[str, Any]:

@@ -30,15 +30,15 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
         ['clean', 'noise', 'fgsm', 'pgd', 'pgd_long', 'square', 'standard']
     """
     single = {
-        "noise": partial(random_noise, num_draws=100),
-        "fgsm": attack_by_fgsm,
-        "pgd": partial(attack_by_pgd, num_steps=40, num_restarts=1),
-        "pgd_long": partial(attack_by_pgd, num_steps=100, num_restarts=10),
-        "square": BUDGETS[budget]["square"].attack_fn,
+        "noise": Stage(partial(random_noise, num_draws=100)),
+        "fgsm": Stage(attack_by_fgsm),
+        "pgd": Stage(partial(attack_by_pgd, num_steps=40), num_restarts=1),
+        "pgd_long": Stage(partial(attack_by_pgd, num_steps=100), num_restarts=10),
+        "square": BUDGETS[budget]["square"],
     }
     if source_logits_fn is not None:
-        single["transfer"] = transfer(_attack_by_last_point, source_logits_fn)
-    return {"clean": {}} | {name: {name: Stage(fn)} for name, fn in single.items()} | {"standard": BUDGETS[budget]}
+        single["transfer"] = Stage(transfer(_attack_by_last_point, source_logits_fn))
+    return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
 
 
 def _attack_by_last_point(logits_fn: LogitsFn, inputs: Inputs, *, norm: NormName = "linf", **options: Any) -> Inputs:
