@@ -3,6 +3,7 @@ r"""jl1's attacks beside other libraries' on the same weights, points, radius an
     pip install torch torchattacks foolbox adversarial-robustness-toolbox     # beside jl1; never a dependency
     taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... [--attacks=fgsm,apgd_ce,ensemble] [--points=1000] \
         [--seeds=1] [--epsilon=0.1] > docs/results/attack_peers.json
+    python benchmarks/attack_peers.py --table docs/results/attack_peers.json...         # as Markdown
 
 `accuracy` on the first test points is recomputed here, by jl1's network, from the points that each side returned; a
 point outside the ball or the range would stop the script. Seconds are process CPU seconds of one run, without jl1's
@@ -208,6 +209,27 @@ def compare(comparison: Comparison, names: Sequence[str], num_seeds: int) -> Ite
                 yield row | {"accuracy": comparison.accuracy(points), "seconds": seconds}
 
 
+def table_of(files: Sequence[Path]) -> str:
+    """Write a line a run and attack: accuracy in percent and CPU seconds of each library, means over the seeds."""
+    found: dict[tuple[str, str, int], dict[str, list[tuple[float, float]]]] = {}
+    for content in (json.loads(file.read_text()) for file in files):
+        for row in content["rows"]:
+            cells = found.setdefault((row["run"], row["attack"], content["points"]), {})
+            cells.setdefault(row["by"], []).append((row["accuracy"], row["seconds"]))
+    libraries = list(dict.fromkeys(library for cells in found.values() for library in cells))
+    lines = [["run", "attack", "points", "seeds", *libraries], ["---"] * (4 + len(libraries))]
+    for (run, attack, points), cells in found.items():
+        means = [_mean(cells[library]) if library in cells else "" for library in libraries]
+        lines.append([run, attack, f"{points}", f"{len(cells['jl1'])}", *means])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> str:
+    """Write the mean accuracy and the mean seconds."""
+    accuracy, seconds = np.mean(values, axis=0)
+    return f"{100 * accuracy:.1f} ({seconds:.1f} s)"
+
+
 def main() -> None:
     """Print all rows, and what they were made with, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,7 +238,11 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=0.1)
+    parser.add_argument("--table", action="store_true", help="the folders are files that were printed before")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(table_of(chosen.folders))
+        return
     torch.set_num_threads(1)
     rows = []
     for folder in chosen.folders:
