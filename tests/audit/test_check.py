@@ -143,7 +143,7 @@ def test_a_transform_must_do_better_than_two_plain_attacks(num_lucky, outcome):
     assert line.outcome == outcome
     assert line.values["worst case"] == 0.9
     if outcome == "FAIL":
-        assert line.figure.startswith("10.0 % of the points fall to `scale 0.1`")
+        assert line.figure == "10.0 % of the points fall to another one (scale 0.1) and not to two plain attacks"
 
 
 def test_a_sharper_loss_that_finds_more_is_no_sign_of_masking():

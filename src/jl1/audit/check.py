@@ -144,6 +144,7 @@ def check_invariance(invariance: Invariance) -> Check:
     stands = dict(zip(TRANSFORMS, np.asarray(invariance.stands).T, strict=True))
     plain = stands["plain"] & np.asarray(invariance.stands_again)
     hidden = {name: _share(plain & ~column) for name, column in stands.items()}
+    del hidden["plain"]
     best = max(hidden, key=lambda name: hidden[name])
     outcome = outcome_above(max(of for name, of in hidden.items() if name != SHARPENED), **HIDDEN)
     values = {name: _share(column) for name, column in stands.items()}
@@ -152,7 +153,7 @@ def check_invariance(invariance: Invariance) -> Check:
         name="same attack on transformed logits",
         topic="gradients",
         outcome="WARN" if outcome == "PASS" and hidden[best] > HIDDEN["warn"] else outcome,
-        figure=f"{_percent(hidden[best])} of the points fall to `{best}` and not to two attacks on the plain logits",
+        figure=f"{_percent(hidden[best])} of the points fall to another one ({best}) and not to two plain attacks",
         advice="Attack the logits on that scale, or by the margin or the DLR: cross-entropy misleads here.",
         shows_masking=True,
         values=values | {"hidden": hidden[best]},
