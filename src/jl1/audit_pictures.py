@@ -89,7 +89,7 @@ def _curve(standing: Standing, name: str, clean: np.ndarray) -> AccuracyCurve:
 
 def _draw_gradients(audit: Audit, path: Path) -> None:
     """Draw the norms of the losses' gradients."""
-    draw_gradient_norms(path, norms=audit.gradient_norms, what="L1 norm of the loss's gradient at a point")
+    draw_gradient_norms(path, norms=audit.gradient_norms, what="L1 norm of the loss's gradient")
 
 
 def _some_points(run: RunAudit, count: int) -> Split:

@@ -53,6 +53,7 @@ def _draw_series(
         xytext=(0, 2),
         textcoords="offset points",
         ha="center",
+        rotation="vertical" if total > 1 else "horizontal",  # side by side there is no room for them
         fontsize=6,
         color=colour,
     )
