@@ -54,7 +54,7 @@ def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> st
         >>> measure_name(dict(zip(MEASURE_COLUMNS, values, strict=True)), with_points=True)
         'pgd-20 at 0.1 (standing) on 1,000 test points'
     """
-    parts = [measure["strength"] or measure["attack"]]
+    parts = [_short(measure["strength"]) or measure["attack"]]
     if measure["attack"] != "clean":
         parts.append(f"at {measure['epsilon']:g}")
     if measure["labels"] != "true":
@@ -66,6 +66,12 @@ def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> st
     if with_points:
         parts.append(f"on {measure['num_examples']:,.0f} {measure['points']} points")
     return " ".join(parts)
+
+
+def _short(strength: str) -> str:
+    """Count the attacks of a worst case over more than two instead of naming them."""
+    of, names = strength.partition(" of ")[0], strength.partition(" of ")[2].split(", ")
+    return f"{of} of {len(names)} attacks" if len(names) > 2 else strength
 
 
 def network_name(network: Mapping[str, Any], *, details: Sequence[str] = ()) -> str:
