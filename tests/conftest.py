@@ -1,9 +1,15 @@
 """What every test runs under: shapes checked, no silent broadcasting, nothing written to the home folder."""
 
+import signal
+
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("jl1", "beartype.beartype")  # before anything imports jl1
+
+# A shell starts what is in its background with Control-C ignored, which the programs that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax  # noqa: E402
 

@@ -1,7 +1,6 @@
 """Short runs of the real program on real digits, for the tests of the shell."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -40,13 +39,7 @@ def start_jl1(*arguments, cwd):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
-        preexec_fn=_hear_control_c,
     )
-
-
-def _hear_control_c():
-    """Undo what a shell does to processes in its background, from which a child inherits that SIGINT is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_jl1(*arguments, cwd):

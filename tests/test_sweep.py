@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from jl1.display_sweep import open_view
 from jl1.errors import UserError
 from jl1.run_folder import open_run
 from jl1.sweep import expand
-from jl1.sweep.expansion import expand_runs, select, take_shard
+from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
+from jl1.sweep.folder import read_sweep, write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State
 
@@ -82,7 +84,7 @@ def test_two_sweeps_at_once_do_each_run_once_and_both_end_with_all_done(two_swee
     folder, statuses, outputs = two_sweeps
     assert statuses == [1, 1], outputs
     runs = expand_runs(f"{folder.parent / 'tiny.py'}")
-    assert {path.name for path in folder.iterdir()} == {"sweep.json", *(run.name for run in runs)}
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "lock", *(run.name for run in runs)}
     for run in runs[:3]:
         assert log_of(folder / run.name).count("model C on mnist_5k") == 1
         assert records.read_result(folder / run.name)["config"] == config_to_dict(run.config)
@@ -101,6 +103,13 @@ def test_the_list_of_the_runs_is_on_disk(two_sweeps):
     assert content["config"] == str(folder.parent / "tiny.py")
     assert content["command"].startswith("jl1 sweep --config=")
     assert content["runs"] == [{"name": run.name, "overrides": run.overrides} for run in runs]
+
+
+def test_sweeps_that_write_their_lists_at_once_lose_none(tmp_path):
+    lists = [[SweepRun(f"run{index}", {"seed": index}, None)] for index in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda runs: write_sweep(tmp_path, config="tiny", command="jl1 sweep", runs=runs), lists))
+    assert {run["name"] for run in read_sweep(tmp_path)} == {f"run{index}" for index in range(8)}
 
 
 def test_a_failed_run_is_reported_with_its_log_and_what_tries_it_again(two_sweeps):

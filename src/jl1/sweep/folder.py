@@ -1,4 +1,4 @@
-"""What lies in the folder of a sweep: sweep.json, a folder a run, and there failed.json and log.txt."""
+"""What lies in the folder of a sweep: sweep.json and its lock, a folder a run, and there failed.json and log.txt."""
 
 import json
 import signal
@@ -7,8 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from jl1 import records
 from jl1.errors import UserError
+from jl1.run_lock import LOCK
 from jl1.sweep.expansion import SweepRun
 
 LOG = "log.txt"
@@ -29,14 +32,15 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
     listed = {run.name: {"name": run.name, "overrides": run.overrides} for run in runs}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = {run["name"]: run for run in read_sweep(folder)}
-        content = {
-            "schema": records.SWEEP_SCHEMA,
-            "config": config,
-            "command": command,
-            "runs": [*(before | listed).values()],
-        }
-        records.write_json(folder / _SWEEP, content)
+        with FileLock(folder.resolve() / LOCK):  # sweeps that start at once would each drop the other's runs
+            before = {run["name"]: run for run in read_sweep(folder)}
+            content = {
+                "schema": records.SWEEP_SCHEMA,
+                "config": config,
+                "command": command,
+                "runs": [*(before | listed).values()],
+            }
+            records.write_json(folder / _SWEEP, content)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; choose another folder with --workdir"
