@@ -150,7 +150,7 @@ def test_a_dry_run_predicts_from_the_runs_that_are_there_and_writes_nothing(two_
     assert "4 runs, 0 finished, 0 failed, 4 left" in output
     assert "measured by a few steps: " in output
     assert "will fail, as mnist_5k-C-plain-seed9-" in output
-    assert "with 2 at once: about 0:0" in output
+    assert "with 2 at once on this machine: about 0:0" in output
     assert "seed=2 training.num_epochs=7" in output
     assert main(["sweep", "--config=tiny.py", *dry]) == 0
     assert "4 runs, 3 finished, 1 failed, 0 left" in capsys.readouterr().out
@@ -173,8 +173,8 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     folder, _, _ = two_sweeps
     first, second, third, last = expand_runs(f"{folder.parent / 'tiny.py'}")
     console = Console(force_terminal=True, width=200, file=io.StringIO())
-    with open_view(console, folder, 2) as view:
-        view.look(State(running=[first], waiting=[second], elsewhere=[], finished=[third], failed=[last]))
+    with open_view(console, folder) as view:
+        view.look(State(running=[first], waiting=[second], elsewhere=[], finished=[third], failed=[last]), 2)
     shown = console.file.getvalue()
     validation = records.read_metrics(folder / first.name)[0]["validation_accuracy"]
     for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
