@@ -91,7 +91,10 @@ def _connect(ray: ModuleType, address: str) -> str:
     try:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(f"cannot join the Ray cluster at {address}: {error}") from error
+        raise UserError(
+            f"cannot join the Ray cluster at {address}: {error} (run the sweep on one of its nodes; where the cluster "
+            "has a token, with RAY_AUTH_MODE=token)"
+        ) from error
     return f"on the Ray cluster at {ray.get_runtime_context().gcs_address}"
 
 
