@@ -306,6 +306,8 @@ def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
         (["sweep", "--config=table2", "--cores="], "there is no core in it"),
         (["sweep", "--config=table2", "--workers=0"], "0 is not a positive integer"),
         (["sweep", "--config=table2", "--only=seed=99"], "no run has it"),
+        (["sweep", "--config=table2", "--gpus_per_run=1"], "--gpus_per_run needs --engine=ray"),
+        (["sweep", "--config=table2", "--engine=ray", "--cores=0"], "--cores needs --engine=local"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -53,9 +53,9 @@ def start_node(*flags, before=()):
     return node
 
 
-def end_node(node, number=signal.SIGTERM):
+def end_node(node):
     """End a node and all that it started."""
-    node.send_signal(number)
+    node.terminate()
     node.communicate(timeout=60)
 
 
@@ -126,24 +126,26 @@ def test_a_run_that_fails_by_itself_is_reported_and_not_tried_again(disturbed):
     assert f"failed: {failing.name} (exit status 2), log out/{failing.name}/log.txt" in output
 
 
-def start_long_sweep(cwd, cluster, *flags):
-    """Start a sweep on the cluster of one run that would take long."""
-    flags = (tiny_sweep(cwd), "--config.training.num_epochs=100000", "--only=seed=0", "--workdir=out", *flags)
+def start_long_sweep(cwd, cluster, *flags, seeds="0"):
+    """Start a sweep on the cluster of a run that would take long, or of some."""
+    flags = (tiny_sweep(cwd), "--config.training.num_epochs=100000", f"--only=seed={seeds}", "--workdir=out", *flags)
     return start_jl1("sweep", *flags, "--engine=ray", f"--ray_address={cluster}", cwd=cwd)
 
 
 def test_control_c_ends_a_run_at_its_last_whole_epoch_and_the_same_command_goes_on(cluster, tmp_path):
-    sweep = start_long_sweep(tmp_path, cluster)
-    workdir = workdirs(tmp_path, 100000)[0]
+    queued = ("--cpus_per_run=2", "--workers=2")  # one of two runs has to wait
+    sweep = start_long_sweep(tmp_path, cluster, *queued, seeds="0,1")
+    workdir, waiting = workdirs(tmp_path, 100000)[:2]
     process, _ = holder_of(workdir, sweep)
     sweep.send_signal(signal.SIGINT)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130, output
     assert "stopping: runs end at their last whole epoch" in output
-    assert "1 left; the same command goes on with them: jl1 sweep --config=" in output
+    assert "0 finished, 0 failed, in out" in output
+    assert "2 left; the same command goes on with them: jl1 sweep --config=" in output
     assert "stopping at the last whole epoch" in log_of(workdir)
+    assert not (waiting / "log.txt").exists()
     assert not is_alive(process)
-    assert not (workdir / "failed.json").exists()
     num_epochs = len(records.read_metrics(workdir))
     again = start_long_sweep(tmp_path, cluster)
     wait_until(lambda: f"resumed after epoch {num_epochs}" in log_of(workdir), again)
@@ -251,11 +253,12 @@ def test_a_sweep_that_is_given_no_cluster_starts_one_and_takes_it_along_when_it_
 @pytest.mark.slow
 def test_a_node_that_dies_takes_no_run_with_it(cluster, tmp_path):
     node = start_node(f"--address={cluster}", "--num-cpus=4")
-    flags = ("--cpus_per_run=3", EPOCHS)  # there is room for it on that node alone
+    flags = ("--cpus_per_run=3", "--config.training.num_epochs=60")  # there is room for it on that node alone
     sweep = start_long_sweep(tmp_path, cluster, *flags)
-    workdir = workdirs(tmp_path)[0]
+    workdir = workdirs(tmp_path, 60)[0]
     holder_of(workdir, sweep)
-    end_node(node)
+    os.killpg(node.pid, signal.SIGKILL)
+    node.communicate()
     wait_until(lambda: "lost: " in log_of(workdir), sweep)
     node = start_node(f"--address={cluster}", "--num-cpus=4")
     output, _ = sweep.communicate(timeout=300)
