@@ -253,9 +253,9 @@ def test_a_sweep_that_is_given_no_cluster_starts_one_and_takes_it_along_when_it_
 @pytest.mark.slow
 def test_a_node_that_dies_takes_no_run_with_it(cluster, tmp_path):
     node = start_node(f"--address={cluster}", "--num-cpus=4")
-    flags = ("--cpus_per_run=3", "--config.training.num_epochs=60")  # there is room for it on that node alone
+    flags = ("--cpus_per_run=3", "--config.training.num_epochs=20")  # there is room for it on that node alone
     sweep = start_long_sweep(tmp_path, cluster, *flags)
-    workdir = workdirs(tmp_path, 60)[0]
+    workdir = workdirs(tmp_path, 20)[0]
     holder_of(workdir, sweep)
     os.killpg(node.pid, signal.SIGKILL)
     node.communicate()
