@@ -144,7 +144,7 @@ class RayEngine:
         with NamedTemporaryFile(dir=folder, prefix=".seen_by_all_nodes_") as file:
             nodes = [node for node in self._nodes() if self._needs.fit(node["Resources"])]
             views = [
-                (node["NodeManagerHostname"], self._look(node["NodeID"], Path(file.name).resolve())) for node in nodes
+                (node["NodeManagerHostname"], self._look(node["NodeID"], Path(file.name).absolute())) for node in nodes
             ]
             complaints = [text for name, view in views if (text := self._complaint(name, view, folder))]
         if complaints:
@@ -153,7 +153,7 @@ class RayEngine:
     def start(self, workdir: Path) -> "RayAttempt":
         """Give a run to Ray."""
         task = self._ray.remote(**self._options, name=workdir.name)(run_to_its_end)
-        return RayAttempt(self._ray, task.remote(workdir.resolve(), Path.cwd(), *self._needs))
+        return RayAttempt(self._ray, task.remote(workdir.absolute(), Path.cwd(), *self._needs))
 
     def _nodes(self) -> list[dict[str, Any]]:
         """List the nodes that are alive."""
@@ -175,7 +175,9 @@ class RayEngine:
         if found.version != wanted:
             return f"the node {name} has jl1 {found.version}, and this machine {wanted}: install the same on both"
         if not found.has_file:
-            return f"the node {name} does not see {folder.resolve()}: give a --workdir that all nodes share by one name"
+            return (
+                f"the node {name} does not see {folder.absolute()}: give a --workdir that all nodes share by one name"
+            )
         return None
 
 
