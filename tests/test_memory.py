@@ -37,9 +37,15 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("convolution", ["library", "patches"])
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize(("outputs", "examples"), [(1, 32), (10, 8)])
+@pytest.mark.parametrize(
+    ("name", "convolution", "outputs", "examples"),
+    [
+        ("dense", "auto", 1, 32),
+        ("dense", "auto", 10, 8),
+        ("convolutions", "library", 1, 32),
+        ("convolutions", "patches", 10, 8),
+    ],
+)
 def test_a_compiler_reserves_about_as_much_or_less(name, convolution, outputs, examples):
     module, shape = NETS[name]
     apply_fn = make_apply_fn(module.clone(convolution=convolution))
