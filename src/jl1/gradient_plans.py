@@ -76,7 +76,8 @@ def describe_plan(plan: GradientPlan) -> list[str]:
         return []
     examples, outputs, num_bytes = plan.chunks
     form = plan.form.replace("_", " ")
-    at_a_time = f"{examples:,} examples x {outputs:,} of {plan.num_classes:,} classes at a time"
+    plural = "s" if examples > 1 else ""
+    at_a_time = f"{examples:,} example{plural} x {outputs:,} of {plan.num_classes:,} classes at a time"
     lines = [f"exact penalty, {form}: {at_a_time}, at most about {_mb(num_bytes)}"]
     if num_bytes > plan.max_bytes:
         lines[0] += f"; config.penalty.memory_mb allows {_mb(plan.max_bytes)}, but less than this cannot be had"
