@@ -18,6 +18,9 @@ _FEWEST_ROWS, MOST_ROWS = 20, 160
 """A product with ten rows runs at half its speed, since it reorders the whole kernel for them; with more than 160 it
 gains 2 % more and costs a third more memory."""
 
+_WORTH_IT = 0.9
+"""What half of the examples must take at most of the memory: where the parameters take most, fewer only cost time."""
+
 
 class Chunks(NamedTuple):
     """What is worked off at a time, and what that takes.
@@ -49,7 +52,7 @@ def choose_chunks(
         examples: Number of examples.
         outputs: Number of outputs.
         fewest_outputs: Outputs at a time, at least.
-        max_bytes: The bound. Where one example is above it, one is chosen nevertheless.
+        max_bytes: The bound. Where it cannot be kept, examples are halved as long as that saves a tenth.
         max_rows: Examples times outputs from which on more of them gain nothing.
 
     Returns:
@@ -64,8 +67,12 @@ def choose_chunks(
         Chunks(examples=32, outputs=1, num_bytes=32000)
     """
     at_a_time = min(fewest_outputs, outputs)
-    while (num_bytes := bytes_of(examples, at_a_time)) > max_bytes and examples > 1:
-        examples = -(-examples // 2)
+    num_bytes = bytes_of(examples, at_a_time)
+    while num_bytes > max_bytes and examples > 1:
+        fewer = -(-examples // 2)
+        if (needed := bytes_of(fewer, at_a_time)) > _WORTH_IT * num_bytes:
+            break
+        examples, num_bytes = fewer, needed
     while at_a_time < outputs and examples * (more := min(2 * at_a_time, outputs)) <= max_rows:
         if (needed := bytes_of(examples, more)) > max_bytes:
             break
