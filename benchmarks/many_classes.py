@@ -77,7 +77,9 @@ def compiled(model: str, num_classes: int, form: str) -> tuple[Any, tuple[Any, .
 
     arguments = params, inputs, labels, jax.random.key(2)
     program = jax.jit(gradient).lower(*arguments).compile()
-    return program, arguments, program.memory_analysis().temp_size_in_bytes / 1e6
+    memory = program.memory_analysis()
+    assert memory is not None, "this device does not tell"
+    return program, arguments, memory.temp_size_in_bytes / 1e6
 
 
 if __name__ == "__main__":
