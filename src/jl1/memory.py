@@ -22,8 +22,8 @@ def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> temporary_bytes(lambda x: jnp.sum(x[:, None] * x[None]), jnp.ones(100))  # the product, and its sum
-        40004
+        >>> temporary_bytes(lambda x: jnp.sum(x[:, None] * x[None]), jnp.ones(100))  # 10,000 products, two factors
+        40800
     """
     return _peak(jax.make_jaxpr(function)(*arguments).jaxpr)
 
