@@ -10,6 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+HALVES = ".*.half"
+"""Names of files that are being written, or were when the process was killed."""
+
 _FORMAT = 1  # to be raised when the same source would decode to other records
 _LOGGER = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def _digest(records: np.ndarray) -> str:
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # tempfile's would be readable by its owner alone
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.half")  # tempfile's would be readable by its owner alone
     try:
         with temporary.open("xb") as file:
             write(file)

@@ -122,15 +122,11 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
-    path = workdir / _METRICS
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
-    """Read the epochs of metrics.jsonl."""
     return _read_lines(workdir / _METRICS)
 
 
 def read_trace(workdir: Path) -> list[dict[str, Any]]:
-    """Read the epochs of trace.jsonl."""
+    """Read the epochs of trace.jsonl, as `read_metrics` does."""
     return _read_lines(workdir / _TRACE)
 
 
@@ -207,8 +203,9 @@ def _append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; without a file there are none."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Read the whole lines of a file of JSON lines; without a file there are none."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def write_json(path: Path, value: Any) -> Path:
