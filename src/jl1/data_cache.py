@@ -72,7 +72,8 @@ def _digest(records: np.ndarray) -> str:
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.half")  # tempfile's would be readable by its owner alone
+    # not from tempfile, whose files their owner alone may read
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.half")
     try:
         with temporary.open("xb") as file:
             write(file)

@@ -1,5 +1,6 @@
 """SIGKILL at random moments, again and again, until the program has got to its end: the same bits, and no litter."""
 
+import logging
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from quick import run_jl1, start_jl1
 
 from jl1 import records
 
+LOGGER = logging.getLogger(__name__)  # --log-cli-level=INFO shows the moments of the kills
 SEED = 6
 FIELDS = {
     "training.num_epochs": 4,
@@ -52,9 +54,7 @@ COMMANDS = {
         *("evaluate", "--workdir=run", "--attacks=clean,noise,fgsm,pgd,apgd_ce", "--epsilons=0.1"),
         *("--max_points=200", "--batch_size=20", "--pgd_steps=10"),
     ),
-    "audit": (
-        *("audit", "--workdir=run", "--epsilon=0.1", "--max_points=60", "--num_examined=20", "--batch_size=20"),
-    ),
+    "audit": ("audit", "--workdir=run", "--epsilon=0.1", "--max_points=60", "--num_examined=20", "--batch_size=20"),
     "sweep": ("sweep", "--config=few.py", "--workdir=out", "--workers=2", "--retry_failed"),
 }
 
@@ -122,7 +122,7 @@ def children(folder):
 
 
 def kill_at_random(name, folder, seconds, rng):
-    """Start a command and kill it after a random while, of a sweep at times only a child; say whether it was at work."""
+    """Start a command and kill it after a random while, of a sweep at times a child alone; say whether it was at work."""
     process = start(name, folder)
     delay, chance = rng.uniform(0, seconds), rng.random()
     with suppress(subprocess.TimeoutExpired):
@@ -134,7 +134,7 @@ def kill_at_random(name, folder, seconds, rng):
             os.kill(victim, signal.SIGKILL)
     output, _ = process.communicate(timeout=300)
     killed = process.returncode == -signal.SIGKILL or (victim != process.pid and process.returncode == 1)
-    print(f"{name}: {f'killed {delay:.2f} s after its first write' if killed else 'over'}, in {folder.name}")
+    LOGGER.info("%s: %s", folder.name, f"killed {delay:.2f} s after its first write" if killed else "over")
     assert killed or process.returncode == 0, output
     return killed
 
@@ -153,7 +153,7 @@ def survive(name, undisturbed, tmp_path, num_kills):
     if not is_over:
         status, output = run_jl1(*COMMANDS[name], cwd=folders[-1])
         assert status == 0, output
-    print(f"{name}: {kills} kills, {len(folders)} times to the end")
+    LOGGER.info("%s: %d kills, %d times to the end", name, kills, len(folders))
     return folders
 
 

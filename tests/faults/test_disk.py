@@ -1,0 +1,162 @@
+"""A full disk, a folder that goes or turns read-only in mid-run: one clear error, nothing lost, the same bits."""
+
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from leftovers import leftovers
+from quick import quick_config, run_jl1
+
+from jl1 import records
+from jl1.cli import main
+from jl1.errors import UserError
+from jl1.experiment import train_and_evaluate
+from jl1.reporting import Reporter
+
+EVALUATE = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size=20")
+AUDIT = ("--epsilon=0.1", "--max_points=40", "--num_examined=20", "--batch_size=20")
+
+
+def with_files_up_to(num_bytes):
+    """A command that starts another one which cannot write larger files: what a full disk is where none can be made."""
+    return ("sh", "-c", f'ulimit -f {num_bytes // 512} && exec "$@"', "sh")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 15 MB of its own, with room for two checkpoints of model C."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not shutil.which("mount") or _mount("-t", "tmpfs", "-o", "size=15m", "tmpfs", str(folder)) != 0:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _mount(*arguments):
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode
+
+
+@contextmanager
+def read_only(folder):
+    """Take the permission to write from a folder, of root a file system that is of its own."""
+    if os.geteuid() == 0:
+        assert _mount("-o", "remount,ro", str(folder)) == 0
+        yield
+        assert _mount("-o", "remount,rw", str(folder)) == 0
+    else:
+        inside = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        for path in inside:
+            path.chmod(0o500)
+        yield
+        for path in inside:
+            path.chmod(0o700)
+
+
+@pytest.fixture
+def writable(request, tmp_path):
+    """A folder that `read_only` can be asked for."""
+    return request.getfixturevalue("disk") if os.geteuid() == 0 else tmp_path
+
+
+def check_goes_on(workdir, straight):
+    """Give the same command again, and compare with what nothing has disturbed."""
+    train_and_evaluate(quick_config(), workdir)
+    assert leftovers(workdir) == leftovers(straight)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_error_and_the_run_goes_on_later(begun, straight):
+    status, output = run_jl1("train", "--workdir=run", cwd=begun.parent, under=with_files_up_to(500_000))
+    assert status == 2, output
+    assert output.splitlines()[-1].startswith("error: cannot write the checkpoint of epoch 2 in ")
+    assert "File too large" in output
+    assert "give the same command again" in output
+    assert sorted(path.name for path in (begun / "checkpoints").glob("?")) == ["1"]
+    check_goes_on(begun, straight)
+
+
+@pytest.mark.parametrize(("command", "flags"), [("evaluate", EVALUATE), ("audit", AUDIT)])
+def test_verdicts_that_cannot_be_written_are_one_clear_error(command, flags, straight, tmp_path):
+    copy = shutil.copytree(straight, tmp_path / "run")
+    before = leftovers(copy)
+    status, output = run_jl1(command, "--workdir=run", *flags, cwd=tmp_path, under=with_files_up_to(512))
+    assert status == 2, output
+    assert "error: cannot go on in run: File too large" in output
+    assert "Traceback" not in output
+    assert leftovers(copy) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trace.jsonl", "result.json"])
+def test_every_file_of_a_run_may_meet_a_full_disk(name, begun, straight):
+    file = begun / (name if name.endswith("l") else f"{name}.tmp")
+    lines = file.read_text() if file.exists() else None
+    file.unlink(missing_ok=True)
+    file.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"No space left on device.*give the same command again"):
+        train_and_evaluate(quick_config(), begun)
+    file.unlink()
+    if lines:
+        file.write_text(lines)
+    check_goes_on(begun, straight)
+
+
+def test_a_disk_that_fills_up_in_training_costs_the_epoch_in_flight(disk, straight, monkeypatch, capsys):
+    monkeypatch.chdir(disk)
+    fields = {"training.batch_size": 400, "training.num_epochs": 3, "evaluation.pgd_steps": 2}
+    flags = [*(f"--config.{name}={value}" for name, value in fields.items()), "--config.evaluation.epsilons=0.1,"]
+    assert main(["train", "--config=quickstart:plain", *flags, "--workdir=run"]) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert "cannot write the checkpoint of epoch 3" in error
+    assert "no space left on the disk" in error
+    assert sorted(path.name for path in (disk / "run" / "checkpoints").iterdir()) == ["1", "2"]
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+    for command, more in (("train", ()), ("evaluate", EVALUATE), ("audit", AUDIT)):
+        assert main([command, "--workdir=run", *more]) == 2
+        assert "No space left on device" in capsys.readouterr().err.replace("\n", " ")
+    assert _mount("-o", "remount,size=99m", str(disk)) == 0
+    check_goes_on(disk / "run", straight)
+
+
+class AfterFirstEpoch(Reporter):
+    """Does something to the run when its first epoch is recorded."""
+
+    def __init__(self, action):
+        self._action = action
+
+    def finished_epoch(self, row):
+        if row["epoch"] == 1:
+            self._action()
+
+
+def test_a_folder_that_is_taken_away_in_mid_run_is_one_clear_error(straight, tmp_path):
+    workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with pytest.raises(UserError, match=r"cannot go on in .*run: No such file or directory \(.*metrics\.jsonl\)"):
+        train_and_evaluate(quick_config(), workdir, reporter=AfterFirstEpoch(lambda: workdir.rename(elsewhere)))
+    assert not workdir.exists()
+    check_goes_on(elsewhere, straight)
+
+
+def test_a_folder_that_turns_read_only_in_mid_run_is_one_clear_error(writable, straight, capsys):
+    workdir = writable / "run"
+    with pytest.raises(UserError, match=r"cannot go on in .*(Read-only file system|Permission denied)"):  # noqa: SIM117
+        with read_only_after_first_epoch(writable) as reporter:
+            train_and_evaluate(quick_config(), workdir, reporter=reporter)
+    with read_only(writable):
+        assert main(["evaluate", f"--workdir={workdir}", *EVALUATE]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+    assert len(records.read_metrics(workdir)) == 1
+    shutil.copytree(workdir, writable.parent / "copy")
+    check_goes_on(writable.parent / "copy", straight)
+
+
+@contextmanager
+def read_only_after_first_epoch(folder):
+    """Give a reporter that makes a folder read-only after the first epoch, until the end of the `with` block."""
+    state = read_only(folder)
+    try:
+        yield AfterFirstEpoch(state.__enter__)
+    finally:
+        state.__exit__(None, None, None)
