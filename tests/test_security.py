@@ -108,7 +108,7 @@ def test_no_data_file_is_unpickled(name, mine, tmp_path):
 
 
 def test_a_preparation_cannot_name_a_module_to_run(tmp_path, monkeypatch):
-    """tfds imports the module of every feature that features.json names."""
+    """The package tensorflow-datasets imports the module of every feature that features.json names."""
     builder = data_tfds.make_builder("mnist", tmp_path)
     folder = tmp_path / "prepared"
     folder.mkdir()

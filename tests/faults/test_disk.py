@@ -19,6 +19,20 @@ EVALUATE = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size
 AUDIT = ("--epsilon=0.1", "--max_points=40", "--num_examined=20", "--batch_size=20")
 
 
+SWEEP = """\
+from jl1.config_files import load_config
+
+def get_config():
+    config = load_config("quickstart:plain")
+    config.training.batch_size, config.training.num_epochs = 400, 3
+    config.evaluation.epsilons, config.evaluation.pgd_steps = (0.1,), 2
+    return config
+
+def sweep(add):
+    add(seed=0)
+"""
+
+
 def with_files_up_to(num_bytes):
     """A command that starts another one which cannot write larger files: what a full disk is where none can be made."""
     return ("sh", "-c", f'ulimit -f {num_bytes // 512} && exec "$@"', "sh")
@@ -118,6 +132,20 @@ def test_a_disk_that_fills_up_in_training_costs_the_epoch_in_flight(disk, straig
         assert "No space left on device" in capsys.readouterr().err.replace("\n", " ")
     assert _mount("-o", "remount,size=99m", str(disk)) == 0
     check_goes_on(disk / "run", straight)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_full_disk_fails_its_runs_and_goes_on_with_them_later(straight, tmp_path):
+    (tmp_path / "few.py").write_text(SWEEP)
+    flags = ("sweep", "--config=few.py", "--workdir=out", "--workers=1")
+    status, output = run_jl1(*flags, cwd=tmp_path, under=with_files_up_to(500_000))
+    assert status == 1, output
+    assert "1 failed" in output
+    (failure,) = (tmp_path / "out").glob("*/failed.json")
+    assert "cannot write the checkpoint of epoch 1" in failure.read_text()
+    status, output = run_jl1(*flags, "--retry_failed", cwd=tmp_path)
+    assert status == 0, output
+    assert leftovers(failure.parent) == leftovers(straight)
 
 
 class AfterFirstEpoch(Reporter):

@@ -116,7 +116,9 @@ def test_a_clock_that_jumps_by_years_changes_no_bit_and_no_duration(straight, tm
     assert all(0 <= seconds < 600 for seconds in durations)
 
 
-@pytest.mark.parametrize(("command", "flags"), [(name, flags) for name, *flags in COMMANDS[1:]])
+@pytest.mark.parametrize(
+    ("command", "flags"), [("evaluate", ATTACKED), pytest.param("audit", AUDITED, marks=pytest.mark.slow)]
+)
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_is_used(command, flags, straight, tmp_path, capsys):
     copy = shutil.copytree(straight, tmp_path / "run")
     file = max((copy / "checkpoints" / "3" / "arrays").rglob("*"), key=lambda path: path.stat().st_size)

@@ -122,7 +122,7 @@ def children(folder):
 
 
 def kill_at_random(name, folder, seconds, rng):
-    """Start a command and kill it after a random while, of a sweep at times a child alone; say whether it was at work."""
+    """Start a command and kill it after a random while, of a sweep at times a child alone; say if it was at work."""
     process = start(name, folder)
     delay, chance = rng.uniform(0, seconds), rng.random()
     with suppress(subprocess.TimeoutExpired):
