@@ -101,19 +101,22 @@ time.time_ns = lambda: int(1e9 * time.time())
 """
 
 
-def test_a_clock_that_jumps_by_years_changes_no_bit_and_no_duration(straight, tmp_path):
+def test_a_clock_that_jumps_by_years_changes_no_bit_and_the_durations_add_up(straight, tmp_path):
     """Python runs sitecustomize.py first, so that every package of the process sees the jumps."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)
     path = f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}"
     flags = ("--config=quickstart:plain", *OVERRIDES, "--workdir=run")
+    start = time.perf_counter()
     status, output = run_jl1("train", *flags, cwd=tmp_path, PYTHONPATH=path)
+    elapsed = time.perf_counter() - start
     assert status == 0, output
     assert "Traceback" not in output
     assert leftovers(tmp_path / "run") == leftovers(straight)
-    durations = [row["seconds"] for row in records.read_metrics(tmp_path / "run")]
-    durations += records.read_result(tmp_path / "run")["seconds"].values()
-    assert all(0 <= seconds < 600 for seconds in durations)
+    sections = records.read_result(tmp_path / "run")["seconds"].values()
+    assert min(sections) >= 0
+    assert 0 < sum(sections) < elapsed
+    assert all(0 < row["seconds"] < elapsed for row in records.read_metrics(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
