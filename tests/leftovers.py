@@ -26,14 +26,14 @@ def leftovers(workdir):
 def _content(path):
     """Read a file, without times."""
     if path.suffix == ".json":
-        return without_times(json.loads(path.read_text()))
+        return _without_times(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
-        return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
+        return [_without_times(json.loads(line)) for line in path.read_text().splitlines()]
     return path.name if path.suffix == ".md" else path.read_bytes()
 
 
-def without_times(value):
+def _without_times(value):
     """Leave out what a repetition changes."""
     if isinstance(value, dict):
-        return {key: without_times(item) for key, item in value.items() if key not in _TIMES}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_times(item) for key, item in value.items() if key not in _TIMES}
+    return [_without_times(item) for item in value] if isinstance(value, list) else value

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from leftovers import leftovers, without_times
+from leftovers import leftovers
 from quick import OVERRIDES, quick_config, run_jl1, start_jl1
 
 from jl1 import experiment, records
@@ -152,7 +152,3 @@ def test_a_second_process_on_a_run_is_turned_away_and_changes_nothing(tmp_path, 
     finally:
         process.kill()
         process.communicate()
-
-
-def test_what_is_compared_is_all_but_times():
-    assert without_times({"a": [{"seconds": 1, "loss": 2}], "versions": {}}) == {"a": [{"loss": 2}]}
