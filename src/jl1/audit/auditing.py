@@ -126,13 +126,7 @@ def audit_network(
         stands_fn = partial(_stands, apply_fn, params, inputs, labels, key, suite, batch_size)
     checks = network_checks(partial(apply_fn, params), jnp.asarray(inputs[:8]))
     standing: Standing = {task: stands_fn(*task) for task in audit_tasks(suite, epsilon)}
-    chosen = np.flatnonzero(standing["clean", 0.0])[:num_examined]
-    if not len(chosen):
-        raise ValueError("the network has no point right without attack: there is nothing to audit")
-    stands, batch_size = _under_all(standing, epsilon), min(batch_size, len(chosen))
-    subject = Subject(
-        apply_fn, params, inputs[chosen], labels[chosen], stands[chosen], epsilon, key, batch_size=batch_size
-    )
+    subject = _subject(apply_fn, params, inputs, labels, standing, epsilon, key, num_examined, batch_size)
     examined = examine(
         subject,
         features_fn=features_fn or (penultimate_features(module) if module else apply_fn),
@@ -142,20 +136,13 @@ def audit_network(
     segments = _walk(subject, module, progress)
     radii = {radius for _, radius in standing if radius > 0}
     certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
-    checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
     num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
+    checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
     checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
     checks += [segment_check(segments.norms, segments.radii)] if segments else []
     checks += [certificate_check(standing, certified, epsilon)] if certified else []
-    return Audit(
-        epsilon,
-        standing,
-        checks,
-        _conclude(epsilon, standing, checks, num_classes),
-        dict(examined.gradient_norms),
-        segments,
-        certified,
-    )
+    conclusion = _conclude(epsilon, standing, checks, num_classes)
+    return Audit(epsilon, standing, checks, conclusion, dict(examined.gradient_norms), segments, certified)
 
 
 def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
@@ -175,6 +162,25 @@ def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
     radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
     at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
     return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
+
+
+def _subject(
+    apply_fn: ApplyFn,
+    params: Params,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    standing: Standing,
+    epsilon: float,
+    key: PRNGKey,
+    num_examined: int,
+    batch_size: int,
+) -> Subject:
+    """Choose what the measures of gradients look at: the first points that the network has right."""
+    chosen = np.flatnonzero(standing["clean", 0.0])[:num_examined]
+    if not len(chosen):
+        raise ValueError("the network has no point right without attack: there is nothing to audit")
+    stands, size = _under_all(standing, epsilon), min(batch_size, len(chosen))
+    return Subject(apply_fn, params, inputs[chosen], labels[chosen], stands[chosen], epsilon, key, batch_size=size)
 
 
 def _under_all(standing: Standing, epsilon: float) -> np.ndarray:
