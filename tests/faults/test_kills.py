@@ -81,7 +81,7 @@ def undisturbed(tmp_path_factory):
             folder = prepare(name, tmp_path_factory.mktemp(attempt) / name, run)
             process = start(name, folder)
             began = time.monotonic()
-            output, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=900)
             assert process.returncode == 0, output
         return Undisturbed(folder, time.monotonic() - began)
 
@@ -132,7 +132,7 @@ def kill_at_random(name, folder, seconds, rng):
     if was_running:
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     killed = process.returncode == -signal.SIGKILL or (victim != process.pid and process.returncode == 1)
     LOGGER.info("%s: %s", folder.name, f"killed {delay:.2f} s after its first write" if killed else "over")
     assert killed or process.returncode == 0, output
