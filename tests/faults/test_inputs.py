@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from first_epoch import train_one_epoch
 from leftovers import leftovers
 from quick import OVERRIDES, quick_config, run_jl1, start_jl1
 
@@ -17,27 +18,11 @@ from jl1.cli import main
 from jl1.data import epoch_indices, load_dataset
 from jl1.experiment import train_and_evaluate
 from jl1.problems import order_seed
-from jl1.reporting import Reporter
 from jl1.trainer import DivergedError
 
 ATTACKED = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size=20")
 AUDITED = ("--epsilon=0.1", "--max_points=40", "--num_examined=20", "--batch_size=20")
 COMMANDS = (("train",), ("evaluate", *ATTACKED), ("audit", *AUDITED))
-
-
-class Stopping(Reporter):
-    """Lets a run end after its first epoch."""
-
-    is_over = False
-
-    def finished_epoch(self, row):
-        self.is_over = True
-
-
-def train_one_epoch(config, workdir):
-    """Train the first epoch of a run."""
-    reporter = Stopping()
-    train_and_evaluate(config, workdir, reporter=reporter, should_stop=lambda: reporter.is_over)
 
 
 @pytest.fixture
