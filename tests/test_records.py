@@ -117,3 +117,9 @@ def test_versions_name_what_can_change_a_figure():
     versions = records.versions()
     assert {"jl1", "jax", "jaxlib", "flax", "optax", "numpy", "git_commit"} == set(versions)
     json.dumps(versions)
+
+
+def test_what_a_kill_left_of_a_picture_is_removed(tmp_path):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / ".images.png.0123.half").write_text("half")
+    assert list(records.audit_folder(tmp_path).iterdir()) == []

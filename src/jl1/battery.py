@@ -19,7 +19,7 @@ from jl1.attacks.ensemble import ProgressFn, Stage, standard_attack
 from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
-from jl1.data_cache import HALVES, content_key
+from jl1.data_cache import content_key, remove_halves
 from jl1.errors import UserError
 from jl1.reporting import Reporter
 from jl1.trained import Trained
@@ -171,8 +171,8 @@ def _prepare_folder(folder: Path) -> None:
     """Make a folder, without the halves of files that a kill has left in it, or say why it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for half in [*folder.parent.glob(HALVES), *folder.glob(HALVES)]:
-            half.unlink()
+        remove_halves(folder.parent)
+        remove_halves(folder)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jl1.data_cache import remove_halves
 from jl1.errors import UserError
 
 SCHEMA = "jl1.result/1"
@@ -91,9 +92,10 @@ def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def audit_folder(workdir: Path) -> Path:
-    """Return the folder of a run's audit, made if it is not there."""
+    """Return the folder of a run's audit, made if it is not there, without what a kill has left of files in it."""
     folder = workdir / "audit"
     folder.mkdir(exist_ok=True)
+    remove_halves(folder)
     return folder
 
 
