@@ -30,21 +30,24 @@ def quick_config(name="quickstart:plain", **fields):
     return config
 
 
-def start_jl1(*arguments, cwd):
-    """Start the command line in a process of its own, with the warnings and checks of a user."""
+def start_jl1(*arguments, cwd, under=(), **environment):
+    """Start the command line in a process of its own, with the warnings and checks of a user.
+
+    `under` is a command that starts the one behind it, as `nice` does; `environment` is added to that of the tests.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "jl1", *arguments],
+        [*under, sys.executable, "-m", "jl1", *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
     )
 
 
-def run_jl1(*arguments, cwd):
-    """Run the command line and return its exit status and all it wrote."""
-    process = start_jl1(*arguments, cwd=cwd)
+def run_jl1(*arguments, **options):
+    """Run the command line and return its exit status and all it wrote; the options are those of `start_jl1`."""
+    process = start_jl1(*arguments, **options)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 

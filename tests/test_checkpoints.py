@@ -92,9 +92,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path, damage):
     assert "checkpoint of epoch 2 is damaged" in notices[0]
 
 
-def test_after_damage_the_same_epoch_can_be_saved_again(tmp_path):
+def test_a_damaged_checkpoint_is_left_until_its_epoch_is_saved_again(tmp_path):
+    """A disk that fails for a moment looks like damage."""
     write(tmp_path, seeds=(1, 2))
-    array_files(tmp_path, 2)[0].unlink()
+    file = array_files(tmp_path, 2)[0]
+    hidden = file.rename(tmp_path / "hidden")
+    assert restore(tmp_path)[0].epoch == 1
+    hidden.rename(file)
+    assert restore(tmp_path)[0].epoch == 2
+    file.unlink()
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.restore(make_snapshot(), lambda _: None)
         checkpoints.save(2, make_snapshot(7), {})

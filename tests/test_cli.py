@@ -2,16 +2,14 @@
 
 import json
 import signal
-import time
 
 import numpy as np
 import pytest
-from quick import OVERRIDES, final_params, quick_config, run_jl1, same_bits, start_jl1
+from quick import OVERRIDES, quick_config, run_jl1, start_jl1
 
 from jl1 import records
 from jl1.cli import main
 from jl1.config_files import config_to_dict, run_name
-from jl1.experiment import train_and_evaluate
 from jl1.run_folder import open_run
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
@@ -85,29 +83,6 @@ def test_evaluate_stopped_by_control_c_goes_on_and_prints_what_the_verdicts_say(
         if row["num_examples"] == 200:
             with np.load(workdir / row["verdicts"], allow_pickle=False) as verdicts:
                 assert f"{100 * verdicts['stands'].mean():.2f}" in output
-
-
-def test_a_run_killed_at_any_moment_and_started_again_ends_with_the_same_bits(tmp_path):
-    flags = ("train", "--config=quickstart", *OVERRIDES, "--config.training.num_epochs=4", "--workdir=run")
-    config = quick_config("quickstart", training__num_epochs=4)
-    straight = train_and_evaluate(config, tmp_path / "straight")
-    kills = 0
-    for moment in (0.3, 1.1, 2.6):  # seconds after the first sign of life: in training, saving or evaluation
-        process = start_jl1(*flags, cwd=tmp_path)
-        process.stdout.readline()
-        time.sleep(moment)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert kills >= 1
-    if not (tmp_path / "run" / "result.json").exists():
-        status, output = run_jl1(*flags, cwd=tmp_path)
-        assert status == 0, output
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "run"))
-    assert result["accuracies"] == straight["accuracies"]
-    assert result["l1_jacobian_norm"] == straight["l1_jacobian_norm"]
-    assert result["config"] == config_to_dict(config)
 
 
 def test_train_without_a_config_goes_on_with_the_run_in_its_folder(tmp_path, monkeypatch, capsys):

@@ -107,7 +107,19 @@ def test_epochs_are_cut_back_to_what_the_checkpoint_knows(tmp_path, name, append
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["metrics", "trace"])
+def test_half_a_line_is_not_read(name, tmp_path):
+    (tmp_path / f"{name}.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "lo')
+    assert getattr(records, f"read_{name}")(tmp_path) == [{"epoch": 1}]
+
+
 def test_versions_name_what_can_change_a_figure():
     versions = records.versions()
     assert {"jl1", "jax", "jaxlib", "flax", "optax", "numpy", "git_commit"} == set(versions)
     json.dumps(versions)
+
+
+def test_what_a_kill_left_of_a_picture_is_removed(tmp_path):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / ".images.png.0123.half").write_text("half")
+    assert list(records.audit_folder(tmp_path).iterdir()) == []

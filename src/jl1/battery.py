@@ -19,7 +19,7 @@ from jl1.attacks.ensemble import ProgressFn, Stage, standard_attack
 from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
-from jl1.data_cache import content_key
+from jl1.data_cache import content_key, remove_halves
 from jl1.errors import UserError
 from jl1.reporting import Reporter
 from jl1.trained import Trained
@@ -87,7 +87,7 @@ class Battery:
             "device": [device.platform, device.device_kind],
             **(decided_by or {}),
         }
-        _make_folder(self._folder)
+        _prepare_folder(self._folder)
 
     def attack(self, name: str, epsilon: float, title: str) -> Verdicts:
         """Attack all points, batch after batch, those left out of which there are verdicts already.
@@ -167,10 +167,12 @@ def digest_of(decided_by: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder, or say why it cannot be."""
+def _prepare_folder(folder: Path) -> None:
+    """Make a folder, without the halves of files that a kill has left in it, or say why it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_halves(folder.parent)
+        remove_halves(folder)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 

@@ -1,7 +1,10 @@
 """Checkpoints of a run, by orbax: one an epoch, the newest two kept, damaged ones passed over."""
 
 import hashlib
-from collections.abc import Callable
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,20 +60,36 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, epoch: int, snapshot: Snapshot, progress: dict[str, Any]) -> None:
-        """Save the state after an epoch; when this returns it survives a kill of the process."""
+        """Save the state after an epoch; when this returns it survives a kill of the process.
+
+        Checkpoints of this epoch and of later ones, which `restore` has passed over as damaged, go first.
+
+        Raises:
+            UserError: It cannot be written; the checkpoints before it are left as they are.
+        """
         described = {"progress": progress, "shapes": _shapes(snapshot), "digest": digest_of_arrays(snapshot)}
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(snapshot._asdict()), description=ocp.args.JsonSave(described)
         )
-        self._manager.save(epoch, args=items)
+        try:
+            _require_room(Path(self._manager.directory), snapshot)
+            for superseded in [each for each in self._manager.all_steps() if each >= epoch]:
+                self._manager.delete(superseded)
+            with _without_tracebacks():
+                self._manager.save(epoch, args=items)
+        except Exception as error:  # orbax and tensorstore raise many types where a file cannot be written
+            raise UserError(
+                f"cannot write the checkpoint of epoch {epoch} in {self._manager.directory} ({_first_line(error)}). "
+                "Those before it are whole: see to the disk or the permissions, and give the same command again"
+            ) from None  # the original holds a hundred unfinished writes, which complain when the process ends
 
     def restore(self, template: Snapshot, notice: Callable[[str], None]) -> Restored | None:
         """Restore the newest intact checkpoint.
 
         Args:
             template: Arrays of the same shapes and types, such as a fresh state.
-            notice: Told of each damaged checkpoint that is passed over; it is deleted once an older one
-                is found intact.
+            notice: Told of each damaged checkpoint that is passed over. It is left as it is, since what looks like
+                damage may be a disk that fails for a moment, until its epoch is saved again.
 
         Returns:
             The checkpoint, or None if there is none.
@@ -88,8 +107,6 @@ class Checkpoints:
                 damaged.append(epoch)
                 notice(f"the checkpoint of epoch {epoch} is damaged, trying the one before it ({_first_line(error)})")
                 continue
-            for bad_epoch in damaged:
-                self._manager.delete(bad_epoch)
             return restored
         if damaged:
             raise UserError(
@@ -112,6 +129,25 @@ class Checkpoints:
         if digest_of_arrays(snapshot) != description["description"]["digest"]:
             raise ValueError("its content has changed since it was written")
         return Restored(epoch, snapshot, description["description"]["progress"])
+
+
+def _require_room(folder: Path, snapshot: Snapshot) -> None:
+    """Refuse to begin what will not fit: a full disk in the middle of it is met with less grace by tensorstore."""
+    free, needed = shutil.disk_usage(folder).free, sum(leaf.nbytes for leaf in jax.tree.leaves(snapshot))
+    if free < needed:
+        raise OSError(f"no space left on the disk: {free:,} bytes, and it has up to {needed:,}")
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keep orbax from logging the tracebacks of errors that it raises too."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _shapes(snapshot: Snapshot) -> dict[str, str]:
@@ -138,5 +174,6 @@ def _first_difference(stored: dict[str, str], expected: dict[str, str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, without its details."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else 'no message'}"
+    """Return what an error says, without its details: the beginning, and the end, where tensorstore has the reason."""
+    said = str(error).splitlines()[0] if str(error) else "no message"
+    return f"{type(error).__name__}: {said if len(said) < 200 else f'{said[:80]} ... {said[-110:]}'}"

@@ -40,6 +40,8 @@ class Stopwatch:
         try:
             yield
         finally:
-            compiling = _compile_seconds[0] - compiled
+            elapsed = time.perf_counter() - start
+            # JAX reports by the wall clock, which may be set back or forth
+            compiling = min(max(_compile_seconds[0] - compiled, 0.0), elapsed)
             self.seconds["compile"] += compiling
-            self.seconds[name] += max(time.perf_counter() - start - compiling, 0.0)
+            self.seconds[name] += elapsed - compiling

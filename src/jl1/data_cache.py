@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+_HALF = ".half"
 _FORMAT = 1  # to be raised when the same source would decode to other records
 _LOGGER = logging.getLogger(__name__)
 
@@ -69,10 +70,17 @@ def _digest(records: np.ndarray) -> str:
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # tempfile's would be readable by its owner alone
+    # not from tempfile, whose files their owner alone may read
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
     try:
         with temporary.open("xb") as file:
             write(file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_halves(folder: Path) -> None:
+    """Remove what a kill has left of files in a folder that nobody else writes to now."""
+    for half in folder.glob(f".*{_HALF}"):
+        half.unlink()

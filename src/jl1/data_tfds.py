@@ -22,6 +22,8 @@ from jl1.data_sources import EMBEDDED, make_records, read_files
 from jl1.errors import UserError
 
 _PROBE_SECONDS = 3.0
+_CLASS_FIELDS = {"type", "pythonClassName", "python_class_name"}
+_OWN_FEATURES = "tensorflow_datasets.core.features."
 
 
 def prepared_roots() -> list[Path]:
@@ -48,6 +50,7 @@ def read_prepared(name: str, folder: Path) -> np.ndarray:
     import tensorflow_datasets as tfds
 
     try:
+        _refuse_foreign_classes(folder / "features.json")
         builder = tfds.builder_from_directory(os.fspath(folder))
         return np.concatenate([_read_split(name, builder, split) for split in ("train", "test")])
     except Exception as error:  # tfds, array_record and PIL each raise their own on a damaged folder
@@ -109,6 +112,11 @@ def make_builder(name: str, root: Path) -> Any:  # tfds has no type for a builde
     return Builder(data_dir=os.fspath(root), file_format="array_record")
 
 
+def _md5(text: str) -> bytes:
+    """Hash a key as tfds does."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).digest()
+
+
 def _examples(split: str, records: np.ndarray, *, with_id: bool) -> Iterator[tuple[int, dict]]:
     """Give examples as the stock builders do, with the same keys, which decide their order on disk."""
     from PIL import Image  # tfds encodes PIL images without TensorFlow, but arrays with it
@@ -131,10 +139,22 @@ def _read_split(name: str, builder: Any, split: str) -> np.ndarray:
     shuffled = make_records(name, images, labels, num_train=num_train, where=split)
     # Records stand on disk by the MD5 of the split's name and the key. Written out, not taken from tfds:
     # data on disk would not change with it.
-    order = sorted(range(len(images)), key=lambda key: hashlib.md5(f"{split}{key}".encode()).digest())
+    order = sorted(range(len(images)), key=lambda key: _md5(f"{split}{key}"))
     restored = np.empty_like(shuffled)
     restored[order] = shuffled
     return restored
+
+
+def _refuse_foreign_classes(description: Path) -> None:
+    """Let through only tfds's own features: it imports, and so runs, whatever module a description names."""
+
+    def check(fields: dict[str, Any]) -> dict[str, Any]:
+        for field in _CLASS_FIELDS & fields.keys():
+            if not str(fields[field]).startswith(_OWN_FEATURES):
+                raise ValueError(f"{description.name} names {fields[field]}, which is no feature of tfds")
+        return fields
+
+    json.loads(description.read_text(), object_hook=check)
 
 
 def _is_readable(name: str, info: Path) -> bool:
@@ -151,9 +171,9 @@ def _is_reachable(url: str) -> bool:
     answers = []
 
     def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 (of the stock builder, http or https)
         try:
-            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()  # noqa: S310 (its answer is not read)
         except urllib.error.HTTPError as error:  # refused, but somebody is there
             error.close()
         except OSError:

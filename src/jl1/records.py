@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jl1.data_cache import remove_halves
 from jl1.errors import UserError
 
 SCHEMA = "jl1.result/1"
@@ -91,9 +92,10 @@ def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def audit_folder(workdir: Path) -> Path:
-    """Return the folder of a run's audit, made if it is not there."""
+    """Return the folder of a run's audit, made if it is not there, without what a kill has left of files in it."""
     folder = workdir / "audit"
     folder.mkdir(exist_ok=True)
+    remove_halves(folder)
     return folder
 
 
@@ -122,15 +124,11 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
-    path = workdir / _METRICS
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
-    """Read the epochs of metrics.jsonl."""
     return _read_lines(workdir / _METRICS)
 
 
 def read_trace(workdir: Path) -> list[dict[str, Any]]:
-    """Read the epochs of trace.jsonl."""
+    """Read the epochs of trace.jsonl, as `read_metrics` does."""
     return _read_lines(workdir / _TRACE)
 
 
@@ -207,8 +205,9 @@ def _append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; without a file there are none."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Read the whole lines of a file of JSON lines; without a file there are none."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def write_json(path: Path, value: Any) -> Path:

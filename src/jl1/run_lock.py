@@ -26,7 +26,8 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made if it is not there.
 
     The kernel releases it when the process ends, killed or not; over NFS between machines too. The same process may
-    take it again while it has it.
+    take it again while it has it. What cannot be written meanwhile is explained: a full disk is no reason for a
+    traceback.
 
     Args:
         workdir: Folder of the run.
@@ -34,7 +35,7 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
 
     Raises:
         RunHeldError: Another process has it; who.
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be written, now or while it is held.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -45,9 +46,22 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
         raise UserError(
             f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
         ) from error
-    with lock:
+    with lock, _explained(workdir):
         records.write_json(workdir / HOLDER, _this_process())
         yield
+
+
+@contextmanager
+def _explained(workdir: Path) -> Iterator[None]:
+    """Turn the refusal of a file into what a user can do about it."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or workdir
+        raise UserError(
+            f"cannot go on in {workdir}: {error.strerror or error} ({where}). What is there is whole: see to the disk "
+            "or the permissions, and give the same command again"
+        ) from error
 
 
 def holder(workdir: Path) -> str:

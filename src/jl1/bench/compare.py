@@ -94,7 +94,7 @@ def compared(contenders: Sequence[Contender], folder: Path, notice: Notice) -> I
 def _gradient(contender: Contender, path: Path) -> Mapping[str, np.ndarray]:
     """Compute and fetch a form's gradient."""
     contender.worker.ask("save", form=contender.form, path=str(path))
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 

@@ -31,7 +31,7 @@ def create_problem(*, path: str, smoothing: float, lam: float) -> TorchProblem:
     """Read an exported problem."""
     torch = importlib.import_module("torch")  # optional: installed for the bench only
     torch.set_num_threads(1)
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     layers = json.loads(str(arrays["layers"]))
     weights = []

@@ -14,6 +14,7 @@ from jl1.display import show_audit
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
 from jl1.reporters import open_reporter
+from jl1.run_lock import hold_run
 from jl1.terminal import open_console
 
 _POINTS = ("test", "validation")
@@ -27,10 +28,11 @@ def run(arguments: list[str]) -> int:
     options, console, workdir = _options(parsed), open_console(), Path(parsed.workdir)
     with open_reporter(console) as reporter:
         audited = audit_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
-        pictures = draw_audit(workdir, audited) if have_matplotlib() else {}
+        with hold_run(workdir):
+            pictures = draw_audit(workdir, audited) if have_matplotlib() else {}
+            page = write_page(workdir, audited.content, audited.trained.config, pictures)
         if not pictures:
             reporter.notice("no pictures, since matplotlib is not installed: pip install 'jl1[plots]'")
-    page = write_page(workdir, audited.content, audited.trained.config, pictures)
     show_audit(console, audited.content, page)
     return 0
 
