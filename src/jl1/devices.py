@@ -6,7 +6,7 @@ summed over the devices, once a step; nothing else is sent. An evaluation sends 
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Devices:
         self._mesh = Mesh(np.asarray(jax.devices() if devices is None else devices), (_AXIS,))
 
     @classmethod
-    def one(cls) -> Self:
+    def one(cls) -> "Devices":
         """Take the first device of this process."""
         return cls(jax.local_devices()[:1])
 

@@ -100,7 +100,6 @@ def join_by_flags(parsed: flags.FlagValues) -> None:
 def _join(meeting: Meeting) -> None:
     """Meet the other processes."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `interrupts`
     try:
         jax.distributed.initialize(*meeting)
     except (RuntimeError, ValueError) as error:

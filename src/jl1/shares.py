@@ -74,8 +74,8 @@ def draw_rows(draw_fn: Callable[[int], Array], num_rows: int, *, axis: int = 0) 
         raise ValueError(f"{num_rows} rows are drawn where a device's share of the batch has {own_rows}")
     whole = jnp.moveaxis(draw_fn(copies * share.batch_size), axis, 0)
     whole = whole.reshape(copies, share.batch_size, *whole.shape[1:])
-    filled = jnp.pad(
-        whole, [(0, 0), (0, own_rows * share.num_devices - share.batch_size), *[(0, 0)] * (whole.ndim - 2)]
-    )
+    missing = own_rows * share.num_devices - share.batch_size
+    # repeated, not zero: a direction of length zero would give NaN, in the gradients of all
+    filled = jnp.pad(whole, [(0, 0), (0, missing), *[(0, 0)] * (whole.ndim - 2)], mode="edge")
     own = jax.lax.dynamic_slice_in_dim(filled, jax.lax.axis_index(share.axis_name) * own_rows, own_rows, axis=1)
     return jnp.moveaxis(own.reshape(num_rows, *own.shape[2:]), 0, axis)
