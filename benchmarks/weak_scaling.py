@@ -30,7 +30,7 @@ FIELDS = ("model", "form", "kind", "batch_size", "repeat", "seconds_a_step", "pr
 
 def main() -> None:
     """Measure in turns, write the rows and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default="C,A")
     parser.add_argument("--forms", default="plain,defended")
     parser.add_argument("--batch_size", type=int, default=128, help="examples a device")
@@ -86,6 +86,7 @@ def measure(*, model: str, form: str, batch_size: int, num_steps: int, meeting: 
     """Time steps of the quickstart in this process: seconds on the clock and of the processors, the best of three."""
     import jax
     import jax.numpy as jnp
+    from jax.experimental import multihost_utils
 
     from jl1.config_files import load_config
     from jl1.data import epoch_indices
@@ -97,6 +98,7 @@ def measure(*, model: str, form: str, batch_size: int, num_steps: int, meeting: 
     if meeting is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(*meeting)
+        multihost_utils.sync_global_devices("start")  # gloo waits 30 seconds for a first meeting, no longer
     config = load_config(f"quickstart:{form}")
     config.model.name, config.training.batch_size = model, batch_size
     data, devices = load_data(config), Devices()

@@ -159,7 +159,7 @@ def _shared_step(mesh: Mesh, step: Callable[..., Any], static: tuple[str, ...]) 
 
         specs = (_WHOLE, _ROWS, _ROWS, _WHOLE, _WHOLE)
         on_devices = jax.shard_map(of_own_rows, mesh=mesh, in_specs=specs, out_specs=_ROWS, check_vma=False)
-        results = on_devices(params, *(_filled(rows, mesh.size) for rows in (inputs, labels)), values, options)
+        results = on_devices(params, _filled(inputs, mesh.size), _filled(labels, mesh.size), values, options)
         return jax.tree.map(lambda rows: rows[: len(inputs)], results)
 
     return jax.jit(shared_step, static_argnames=static, out_shardings=NamedSharding(mesh, _WHOLE))

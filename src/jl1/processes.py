@@ -102,6 +102,7 @@ def _join(meeting: Meeting) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(*meeting)
+        multihost_utils.sync_global_devices("start")  # at once: gloo waits 30 seconds for a first meeting, no longer
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the processes did not meet: {error}\n(--coordinator=HOST:PORT --num_processes=N --process_id=I say how, "
