@@ -21,6 +21,7 @@ from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
+from jl1.checkpoints import Checkpoints, Snapshot
 from jl1.closed_form import make_closed_form_gradient
 from jl1.data import epoch_indices
 from jl1.devices import Devices
@@ -133,12 +134,12 @@ def train(devices, gradient_fn, params, examples, batch_size, num_epochs=2):
     state = devices.replicate(TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)))
     epoch_fn = make_epoch(devices.share_gradient(gradient_fn, batch_size=batch_size), optimizer)
     settings = Hyperparameters(jnp.asarray(0.3), jnp.asarray(0.1), KEY, jnp.int32(1), jnp.int32(0))
-    examples, losses = devices.replicate(examples), []
+    examples, losses, compiled = devices.replicate(examples), [], None
     for epoch in range(num_epochs):
         batches = devices.fill(epoch_indices(len(examples.labels), batch_size, seed=0, epoch=epoch))
         arguments = (devices.replicate(zero_totals()), examples, batches, 0, len(batches), settings)
-        compiled = epoch_fn.lower(state, *arguments).compile()
-        state, totals = jax.block_until_ready(epoch_fn(state, *arguments))
+        compiled = epoch_fn.lower(state, *arguments).compile() if epoch == 0 else compiled
+        state, totals = jax.block_until_ready(compiled(state, *arguments))
         assert int(totals.num_examples) == len(examples.labels)
         losses.append(float(totals.terms.total) / float(totals.num_examples))
     return losses, compiled.as_text()
@@ -265,3 +266,19 @@ def test_a_batch_that_is_smaller_than_the_devices_trains():
     _, totals = epoch_fn(*start, examples, batches, 0, len(batches), problem.hyperparameters)
     assert int(totals.num_examples) == 7
     assert np.isfinite(float(totals.terms.total))
+
+
+def test_what_eight_devices_wrote_three_and_one_read(tmp_path):
+    params = as_tree(NET.params())
+    state = TrainState(jnp.asarray(7), params, optax.adam(1e-2).init(params))
+    eight = some(8)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, eight.fetch(Snapshot(eight.replicate(state), eight.replicate(params))), {"data": "these"})
+    for count in (1, 3):
+        with Checkpoints(tmp_path) as checkpoints:
+            restored = checkpoints.restore(Snapshot(state, params), notice=print)
+        assert (restored.epoch, restored.progress) == (1, {"data": "these"})
+        placed = some(count).replicate(restored.snapshot)
+        assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(placed)} == {count}
+        for leaf, expected in zip(jax.tree.leaves(placed), jax.tree.leaves(Snapshot(state, params)), strict=True):
+            assert np.array_equal(leaf, expected)
