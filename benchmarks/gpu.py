@@ -25,15 +25,16 @@ from jl1.models import CONVOLUTIONS, MODELS
 
 _MATRIX = "matrix product"
 _FORMS = ("plain", "closed form logits", "closed form probs", "automatic logits")
-_CHUNKS = {"whole batch": 1 << 62, "chunks of 64 MB": 64_000_000, "chunks of 2 MB": 2_000_000}
+_CHUNKS = (None, 32, 4)
+"""Examples at a time; None: the whole batch."""
 _FORM_SECONDS = 20.0
 
 
 def setups(model: str) -> Iterator[dict[str, Any]]:
     """Yield everything that the step is measured with."""
     convolutions = ("library",) if model == "C" else tuple(CONVOLUTIONS)  # C has none
-    for precision, convolution, chunks in product(("float32", "tensorfloat32"), convolutions, _CHUNKS):
-        closed_form = {"chunk_bytes": _CHUNKS[chunks]}
+    for precision, convolution, examples in product(("float32", "tensorfloat32"), convolutions, _CHUNKS):
+        closed_form = {"examples_per_pass": examples}
         yield {
             "model": model,
             "matmul_precision": precision,

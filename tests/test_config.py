@@ -39,6 +39,7 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ),
         ("penalty.num_draws", 0, "at least 1"),
         ("penalty.num_draws", 2, "jacobian_l1 draws nothing; estimators are jacobian_l1_sampled_classes"),
+        ("penalty.memory_mb", 0, "at least 1"),
         ("penalty.every", 0, "at least 1"),
         ("penalty.outputs", "softmax", "logits, centred_logits, probs, log_probs"),
         ("penalty.scale", "average", "sum, mean"),
@@ -57,6 +58,8 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("model.name", "D", ", ".join(MODELS)),
         ("model.activation", "relu6", "leaky_relu"),
         ("data.name", "mnsit", r"did you mean mnist\?"),
+        ("data.tiles", 0, "1 to 3 images side by side"),
+        ("data.tiles", 4, "1 to 3 images side by side"),
         ("data.validation_size", 0, "at least 1"),
         ("training.num_epochs", 0, "at least 1"),
         ("training.batch_size", 0, "at least 1"),
@@ -125,6 +128,8 @@ def test_only_estimators_that_draw_classes_are_bound_by_their_number(penalty):
         return
     with pytest.raises(UserError, match=f"num_draws=11: {penalty} draws different classes, and there are 10"):
         validate_config(config)
+    config.data.tiles = 2
+    validate_config(config)
 
 
 def test_all_problems_are_listed_at_once():

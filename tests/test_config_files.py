@@ -22,6 +22,7 @@ from jl1.stored_configs import differences
 ALL_CONFIGS = [
     *(path.stem for path in sorted(config_folder().glob("*.py"))),
     "quickstart:plain",
+    "many_classes:100",
     "robust:trades",
     "robust:fgsm_rs",
     *(f"{name}:{model}" for name in ("table2", "table3") for model in "ABC"),

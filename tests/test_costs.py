@@ -10,12 +10,13 @@ from networks import NETS, as_tree
 
 from jl1.losses import penalised_loss
 from jl1.mean_loss import make_loss
-from jl1.models import create_model, make_apply_fn
+from jl1.models import Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import make_penalty
 from jl1.training import Hyperparameters, TrainState, make_gradient, make_train_step
 
 NET = NETS["dense_relu"]
 OPTIMIZER = optax.adam(1e-3)
+SAMPLED, WIDTH = "jacobian_l1_sampled_classes", 32
 
 
 def cost(function, *arguments):
@@ -91,3 +92,22 @@ def temporary_megabytes(options):
 
     compiled = jax.jit(jax.grad(penalty)).lower(params, inputs, labels).compile()
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def test_memory_of_one_sampled_class_grows_as_the_logits_and_the_last_layer_do():
+    more = {num: sampled_bytes(num, "probs") - sampled_bytes(num, None) for num in (10, 1000)}
+    logits, last_kernel = 4 * 64 * 990, 4 * WIDTH * 990
+    assert more[1000] - more[10] < 6 * logits + last_kernel
+    assert 6 * logits + last_kernel < 4 * 64 * 1000 * 196 / 10  # far from the Jacobian's own size
+
+
+def sampled_bytes(num_classes, outputs):
+    """Compile, without running it, the gradient with one sampled class, or without a penalty."""
+    module = SequentialNet((Dense(WIDTH),), num_classes)
+    inputs, labels = jax.ShapeDtypeStruct((64, 14, 14, 1), jnp.float32), jax.ShapeDtypeStruct((64,), jnp.int32)
+    params = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
+    penalty = {"penalty": "none"} if outputs is None else {"penalty": SAMPLED, "outputs": outputs}
+    loss = make_loss(make_apply_fn(module), adversarial=False, **penalty)
+    gradient = jax.grad(lambda *given, key: loss(*given, lam=1.0, key=key)[0])
+    compiled = jax.jit(gradient).lower(params, inputs, labels, key=jax.random.key(0)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes

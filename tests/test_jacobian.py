@@ -112,8 +112,10 @@ def test_five_implementations_agree_in_float64(name, x64):
     np.testing.assert_allclose(jacobian, loop, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("outputs_per_pass", [1, 2, 3, 8])
-def test_the_batched_form_is_the_definition_for_every_chunk(outputs_per_pass, x64):
+@pytest.mark.parametrize(
+    ("outputs_per_pass", "examples_per_pass"), [(1, None), (2, 4), (3, None), (8, 9), (1, 1), (2, 3), (8, 2)]
+)
+def test_the_batched_form_is_the_definition_for_every_chunk(outputs_per_pass, examples_per_pass, x64):
     rng = np.random.default_rng(3)
     inputs = jnp.asarray(rng.normal(size=(4, 2, 3)))
     params = jnp.asarray(rng.normal(size=(6, 5)))  # five outputs: chunks of 2 and 3 leave a rest
@@ -126,7 +128,8 @@ def test_the_batched_form_is_the_definition_for_every_chunk(outputs_per_pass, x6
         return jnp.stack([jnp.sum(jax.vmap(row_fn, in_axes=1)(jacobian), axis=0) for row_fn in ROW_FNS])
 
     def batched(params):
-        rows_of = partial(sum_over_jacobian_rows, inputs=inputs, outputs_per_pass=outputs_per_pass)
+        chunks = {"outputs_per_pass": outputs_per_pass, "examples_per_pass": examples_per_pass}
+        rows_of = partial(sum_over_jacobian_rows, inputs=inputs, **chunks)
         return jnp.stack([rows_of(row_fn, jax.vmap(partial(outputs_fn, params))) for row_fn in ROW_FNS])
 
     @jax.jit
@@ -170,6 +173,7 @@ def test_outputs_that_are_no_vector_are_refused(shape):
         sum_over_jacobian_rows(entrywise_l1, lambda x: jnp.zeros((2, *shape)) + x.sum(), inputs=jnp.ones((2, 3)))
 
 
-def test_no_outputs_a_pass_are_refused():
-    with pytest.raises(ValueError, match="outputs_per_pass=0: must be at least 1"):
-        sum_over_jacobian_rows(entrywise_l1, lambda x: x, inputs=jnp.zeros((2, 3)), outputs_per_pass=0)
+@pytest.mark.parametrize("name", ["outputs_per_pass", "examples_per_pass"])
+def test_nothing_a_pass_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}=0.*: must be at least 1"):
+        sum_over_jacobian_rows(entrywise_l1, lambda x: x, inputs=jnp.zeros((2, 3)), **{name: 0})

@@ -64,7 +64,7 @@ def test_every_public_function_documents_its_arguments_and_result(name):
     function = getattr(jl1, name)
     text, parameters = inspect.getdoc(function), inspect.signature(function).parameters
     for parameter in parameters:
-        assert f"\n    {parameter}: " in text or f"\n    **{parameter}: " in text
+        assert any(f"\n    {stars}{parameter}: " in text for stars in ("", "*", "**"))
     if inspect.signature(function).return_annotation is not None:
         assert "Returns:\n" in text or "Yields:\n" in text
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from quick import run_jl1, start_jl1
 from rich.console import Console
+from sweeping import TINY, is_alive, log_of, tiny_sweep, wait_until
 
 from jl1 import records
 from jl1.cli import main
@@ -23,51 +24,6 @@ from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import read_sweep, write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State
-
-TINY = """\
-from jl1.config import default_config
-from jl1.run_folder import open_run
-
-def get_config(arg="2000"):
-    config = default_config()
-    config.data.name = "mnist_5k"
-    config.penalty.lam = 0.0
-    config.training.num_epochs, config.training.batch_size, config.training.stopping = 1, int(arg), "fixed"
-    config.evaluation.epsilons, config.evaluation.pgd_steps = (0.1,), 1
-    return config
-
-def sweep(add):
-    for seed in range(3):
-        add(**{"seed": seed})
-    add(**{"seed": 9, "model.padding": "SAME"})  # valid, until the network is made: C has no convolution
-"""
-
-
-def tiny_sweep(folder):
-    """Write the config file of four small runs, of which the last fails."""
-    file = folder / "tiny.py"
-    file.write_text(TINY)
-    return f"--config={file}"
-
-
-def log_of(workdir):
-    return (workdir / "log.txt").read_text()
-
-
-def wait_until(condition, process, seconds=120):
-    """Wait until something is so, as long as a process runs."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +106,7 @@ def test_a_dry_run_predicts_from_the_runs_that_are_there_and_writes_nothing(two_
     assert "4 runs, 0 finished, 0 failed, 4 left" in output
     assert "measured by a few steps: " in output
     assert "will fail, as mnist_5k-C-plain-seed9-" in output
-    assert "with 2 at once: about 0:0" in output
+    assert "with 2 at once on this machine: about 0:0" in output
     assert "seed=2 training.num_epochs=7" in output
     assert main(["sweep", "--config=tiny.py", *dry]) == 0
     assert "4 runs, 3 finished, 1 failed, 0 left" in capsys.readouterr().out
@@ -173,8 +129,8 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     folder, _, _ = two_sweeps
     first, second, third, last = expand_runs(f"{folder.parent / 'tiny.py'}")
     console = Console(force_terminal=True, width=200, file=io.StringIO())
-    with open_view(console, folder, 2) as view:
-        view.look(State(running=[first], waiting=[second], elsewhere=[], finished=[third], failed=[last]))
+    with open_view(console, folder) as view:
+        view.look(State(running=[first], waiting=[second], elsewhere=[], finished=[third], failed=[last]), 2)
     shown = console.file.getvalue()
     validation = records.read_metrics(folder / first.name)[0]["validation_accuracy"]
     for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
@@ -350,6 +306,8 @@ def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
         (["sweep", "--config=table2", "--cores="], "there is no core in it"),
         (["sweep", "--config=table2", "--workers=0"], "0 is not a positive integer"),
         (["sweep", "--config=table2", "--only=seed=99"], "no run has it"),
+        (["sweep", "--config=table2", "--gpus_per_run=1"], "--gpus_per_run needs --engine=ray"),
+        (["sweep", "--config=table2", "--engine=ray", "--cores=0"], "--cores needs --engine=local"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -66,6 +66,7 @@ from .losses import output_change_loss as output_change_loss
 from .losses import penalised_loss as penalised_loss
 from .losses import summed_defended_loss as summed_defended_loss
 from .mean_loss import make_loss as make_loss
+from .memory import temporary_bytes as temporary_bytes
 from .models import AveragePool as AveragePool
 from .models import Conv as Conv
 from .models import Dense as Dense

@@ -24,6 +24,8 @@ jl1: train networks with an L1 penalty on their Jacobian, attack them, report wh
                [--coordinator=HOST:PORT] [--num_processes=N] [--process_id=I] [--alone]: docs/scale.md
   jl1 sweep    --config=NAME|FILE.py[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR] [--only=FIELD=VALUE,...]
                [--shard=i/n] [--workers=N] [--cores=0,1] [--retry_failed] [--dry_run]
+               [--engine=local|ray] [--ray_address=auto|HOST:PORT|local] [--cpus_per_run=1] [--gpus_per_run=0]
+               [--max_retries=3]
                train and attack all runs of a config, some at once; interrupted, the same command goes on
   jl1 evaluate --workdir=DIR [--attacks=clean,noise,fgsm,pgd,pgd_margin,standard] [--epsilons=0.1,0.3]
                [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]

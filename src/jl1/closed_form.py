@@ -14,8 +14,9 @@ from jaxtyping import Array
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExample, PRNGKey, Scalar
 from jl1.attacks.fgsm import sign_step
-from jl1.chunks import chunk_size, in_chunks
+from jl1.chunks import cached_examples, in_chunks
 from jl1.heads import HEADS
+from jl1.linear_ops import make_linear_ops
 from jl1.losses import LossTerms
 from jl1.models import Dense, SequentialNet, convolution_form
 from jl1.passes import Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
@@ -39,6 +40,22 @@ def has_closed_form(module: nn.Module) -> bool:
     return isinstance(module, SequentialNet) and module.activation in _SLOPES and len(module.layer_names) > 1
 
 
+def fastest_examples(module: SequentialNet, inputs: Inputs | jax.ShapeDtypeStruct) -> int:
+    """Return how many examples the closed form is fastest with at a time: on a CPU what stays in its caches.
+
+    Args:
+        module: Network with `has_closed_form`.
+        inputs: The batch, or its shape.
+
+    Returns:
+        At least 1 and at most the size of the batch.
+    """
+    if jax.default_backend() != "cpu":
+        return len(inputs)
+    layers, convolution = (*module.hidden, Dense(module.num_classes)), convolution_form(module.convolution)
+    return cached_examples(make_linear_ops(layers, inputs.shape[1:], convolution=convolution), inputs)
+
+
 def make_closed_form_gradient(
     module: SequentialNet,
     *,
@@ -48,7 +65,7 @@ def make_closed_form_gradient(
     twin_loss_fn: ExampleLossFn | None = None,
     twin_weight: float = 0.5,
     layer_names: tuple[str, ...] | None = None,
-    chunk_bytes: int | None = None,
+    examples_per_pass: int | None = None,
     precision: str = "float32",
 ) -> GradientFn:
     """Make the function that computes the mean loss of Eq. 3 on a batch and its gradient, in closed form.
@@ -65,8 +82,8 @@ def make_closed_form_gradient(
         twin_weight: Weight of a point and of its twin: 1/2 for their mean, 1 for their sum.
         layer_names: Where `params` holds the kernel of each convolution and dense layer, in order; None: the
             module's own names.
-        chunk_bytes: The batch is worked off in chunks whose rows take about as much; None: what suits the caches of
-            a CPU, and the whole batch elsewhere.
+        examples_per_pass: The batch is worked off in chunks of so many examples, each with all its rows: the bound on
+            memory; None: what suits the caches of a CPU, and the whole batch elsewhere.
         precision: Of all products, a name of `precision.PRECISIONS`.
 
     Returns:
@@ -91,7 +108,7 @@ def make_closed_form_gradient(
         True
     """
     _check_choices(module, outputs, scale, precision)
-    on_cpu, convolution = jax.default_backend() == "cpu", convolution_form(module.convolution)
+    convolution = convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
     slope, twins = _SLOPES[module.activation], (twin_loss_fn, twin_weight)
     loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
@@ -115,7 +132,7 @@ def make_closed_form_gradient(
         at_points = partial(loss_and_gradient_at, net, **options)
         at_chunk = partial(_at_points_and_twins, at_points, *twins, inputs.shape[1:], epsilon)
 
-        size = chunk_size(net.ops, inputs, chunk_bytes) if on_cpu or chunk_bytes else len(inputs)
+        size = min(examples_per_pass or fastest_examples(module, inputs), len(inputs))
         chunks = in_chunks(size, (inputs.reshape(len(inputs), -1), labels, weights))
         ((by_kernels, by_biases), losses, penalties) = _sum_over(at_chunk, chunks)
         gradients = {

@@ -15,7 +15,8 @@ from ml_collections.config_dict import placeholder
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
-from jl1.data import DATASETS, NUM_CLASSES
+from jl1.data import DATASETS
+from jl1.data_tiles import MOST_TILES, num_classes_of
 from jl1.errors import UserError
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
@@ -50,6 +51,7 @@ def default_config() -> Config:
             "validation_size": 5000,  # Sec. 4.1
             "split": "official",  # official: the last of the training set; random: drawn by split_seed
             "split_seed": 0,
+            "tiles": 1,  # images side by side that make one: 2 for 100 classes, 3 for 1,000
         }
     )
     config.model = ConfigDict(
@@ -68,7 +70,8 @@ def default_config() -> Config:
             "scale": "mean",  # over the c x d entries of the Jacobian; sum: Eq. 3 to the letter
             "lam": 50.0,  # lambda; at 0.0 no Jacobian is compiled
             "gradient": "auto",  # closed_form, automatic; auto: the closed form where there is one
-            "outputs_per_pass": 1,  # automatic form: outputs differentiated at a time, the bound on memory
+            "memory_mb": placeholder(int),  # of the exact penalty, about; None: a fourth of an accelerator, or 1,000
+            "outputs_per_pass": 1,  # automatic form: outputs differentiated at a time, at least
             "num_draws": 1,  # of an estimator, such as the classes of jacobian_l1_sampled_classes
             "every": 1,  # m: only in every m-th step, with weight m
         }
@@ -130,8 +133,7 @@ def validate_config(config: Config) -> None:
     Raises:
         UserError: All that is wrong, one line each: the field, its value, what is allowed.
     """
-    problems = list(_problems(config))
-    if problems:
+    if problems := list(_problems(config)):
         raise UserError("the config cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
@@ -152,11 +154,11 @@ def _problems(config: Config) -> Iterator[str]:
 
 def _penalty_problems(config: Config) -> Iterator[str]:
     """Yield a line for every setting of the penalty that its name does not go with."""
-    name, num_draws = config.penalty.name, config.penalty.num_draws
+    name, num_draws, num_classes = config.penalty.name, config.penalty.num_draws, num_classes_of(config.data.tiles)
     if num_draws > 1 and name not in ESTIMATORS:
         yield f"config.penalty.num_draws={num_draws}: {name} draws nothing; estimators are {', '.join(ESTIMATORS)}"
-    if num_draws > NUM_CLASSES and name in DRAW_CLASSES:
-        yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {NUM_CLASSES}"
+    if num_draws > num_classes and name in DRAW_CLASSES:
+        yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {num_classes:,}"
     if name == OUTPUT_CHANGE and (config.adversarial.epsilon == 0 or config.adversarial.method != "twins"):
         yield (
             f"config.penalty.name={name!r}: compares points and twins, needs config.adversarial.epsilon above 0 and "
@@ -167,8 +169,7 @@ def _penalty_problems(config: Config) -> Iterator[str]:
 def _attack_problems(settings: Config) -> Iterator[str]:
     """Yield a line for every setting of the attack in training that would have no effect."""
     defaults, method = default_config().adversarial, settings.method
-    changed = [name for name in settings if settings[name] != defaults[name]]
-    for name in changed:
+    for name in [name for name in settings if settings[name] != defaults[name]]:
         if settings.epsilon == 0 and name in ("method", "random_start", "warmup_epochs"):
             yield f"config.adversarial.{name}={settings[name]!r}: needs config.adversarial.epsilon above 0"
         users = [user for user, fields in _METHODS.items() if name in fields]
@@ -197,8 +198,7 @@ _METHODS = {
 
 def _near(value: Any, allowed: Iterable[str]) -> str:
     """Ask whether the nearest allowed name was meant, if there is one."""
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(str(value), allowed, n=1))
 
 
 _CHOICES = {
@@ -223,7 +223,7 @@ _CHOICES = {
     "training.weights": ("last", "best"),
 }
 _COUNTS = (
-    *("data.validation_size", "penalty.outputs_per_pass", "penalty.num_draws"),
+    *("data.validation_size", "penalty.memory_mb", "penalty.outputs_per_pass", "penalty.num_draws"),
     *("training.num_epochs", "training.batch_size", "training.stopping_epochs"),
     *("evaluation.pgd_steps", "evaluation.pgd_restarts", "evaluation.batch_size", "evaluation.max_points"),
 )
@@ -231,14 +231,14 @@ _SEEDS = ("seed", "seeds.init", "seeds.order", "seeds.attack", "data.split_seed"
 _RANGES = {
     **dict.fromkeys(_SEEDS, (0, 2**32 - 1, "in [0, 2**32)")),
     **dict.fromkeys(_COUNTS, (1, float("inf"), "at least 1")),
+    "data.tiles": (1, MOST_TILES, f"1 to {MOST_TILES} images side by side"),
     "penalty.lam": (0, 1e30, "a finite number, at least 0 (a negative lambda would reward large derivatives)"),
     **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1")),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
     "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
     "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
-    "adversarial.clean_weight": (0, 1, "in [0, 1]"),
     **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a finite number, at least 0")),
-    **dict.fromkeys(("optimizer.b1", "optimizer.b2", "optimizer.eps"), (0, 1, "in [0, 1]")),
+    **dict.fromkeys(("adversarial.clean_weight", "optimizer.b1", "optimizer.b2", "optimizer.eps"), (0, 1, "in [0, 1]")),
     **dict.fromkeys(("adversarial.smoothing", "training.smoothing"), (0, 1 - 1e-9, "in [0, 1)")),
     "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
     "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),

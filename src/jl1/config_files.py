@@ -148,7 +148,8 @@ def run_name(config: Config) -> str:
         >>> run_name(default_config())[:-7]
         'mnist-C-jacobian_l1-probs-mean-lam50-seed0'
     """
-    parts = [config.data.name, config.model.name]
+    tiles = f"_x{config.data.tiles}" if config.data.tiles > 1 else ""
+    parts = [f"{config.data.name}{tiles}", config.model.name]
     if config.penalty.lam > 0 and config.penalty.name != "none":
         parts += [
             config.penalty.name,

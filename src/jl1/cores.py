@@ -1,8 +1,12 @@
 """The cores that this process may use, and how they are given to others."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def usable_cores() -> list[int]:
@@ -34,3 +38,25 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def claimed_cores(number: int) -> Iterator[list[int]]:
+    """Take cores that nobody who asks in this way has, and where too few are free, others as well.
+
+    Yields:
+        The cores; none where the system cannot pin.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield []
+        return
+    usable, free = usable_cores(), list[int]()
+    folder = Path(tempfile.gettempdir()) / f"jl1-cores-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as held:
+        for core in usable:
+            with suppress(Timeout):
+                if len(free) < number:
+                    held.enter_context(FileLock(folder / f"{core}.lock").acquire(timeout=0.0))
+                    free.append(core)
+        yield [*free, *(core for core in usable if core not in free)][:number]

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jl1 import data_cache, data_sources, data_tfds
-from jl1.data_sources import EMBEDDED, NUM_CLASSES
+from jl1.data_sources import EMBEDDED
+from jl1.data_tiles import num_classes_of, tile_splits
 from jl1.errors import UserError
 
 DATASETS = tuple(data_sources.IMAGE_SHAPES)
@@ -72,6 +73,7 @@ def load_dataset(
     validation_size: int = 5000,
     split: str = "official",
     split_seed: int = 0,
+    tiles: int = 1,
 ) -> Dataset:
     """Load a dataset from local files, from prepared data or from an installed package; never download.
 
@@ -87,6 +89,7 @@ def load_dataset(
         validation_size: number of training images to hold out, 0 or more.
         split: `official` holds out the last images of the training set, `random` a random choice of them.
         split_seed: seed of that choice, 0 or more.
+        tiles: images side by side that make one (`data_tiles`): with 2 there are 100 classes, with 3 there are 1,000.
 
     Returns:
         The dataset, inputs as float32 in [0, 1].
@@ -115,14 +118,16 @@ def load_dataset(
     held_out = np.arange(num_train) >= num_train - validation_size
     if split == "random":
         held_out = np.random.default_rng(split_seed).permutation(held_out)
+    splits = (records[:num_train][~held_out], records[:num_train][held_out], records[num_train:])
+    train, validation, test = (_to_split(part) for part in tile_splits(splits, tiles, name))
     return Dataset(
         name=name,
-        train=_to_split(records[:num_train][~held_out]),
-        validation=_to_split(records[:num_train][held_out]),
-        test=_to_split(records[num_train:]),
-        num_classes=NUM_CLASSES,
+        train=train,
+        validation=validation,
+        test=test,
+        num_classes=num_classes_of(tiles),
         fingerprint=fingerprint,
-        source=source.text,
+        source=source.text if tiles == 1 else f"{tiles} side by side out of {source.text}",
     )
 
 

@@ -24,9 +24,9 @@ class PlainView:
 
     _seconds_between_looks = 60.0
 
-    def __init__(self, console: Console, folder: Path, num_workers: int) -> None:
+    def __init__(self, console: Console, folder: Path) -> None:
         """Write to a console."""
-        self._console, self._folder, self._num_workers = console, folder, num_workers
+        self._console, self._folder = console, folder
         self._next_look = time.monotonic() + self._seconds_between_looks
 
     def __enter__(self) -> "PlainView":
@@ -39,19 +39,19 @@ class PlainView:
         """Write a line with the time."""
         say(self._console, f"{datetime.now():%H:%M:%S} {text}")
 
-    def look(self, state: State) -> None:
+    def look(self, state: State, num_workers: int) -> None:
         """Show where the runs are, if it is time."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._seconds_between_looks
-            self._show(state)
+            self._show(state, self._summary(state, num_workers))
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: State, summary: str) -> None:
         """Write a line for each run in progress, and one on all."""
         for run in state.running:
             self.say(f"{run.name}: {_epoch(run, self._folder)}  {'  '.join(_facts(run, self._folder))}")
-        self.say(self._summary(state))
+        self.say(summary)
 
-    def _summary(self, state: State) -> str:
+    def _summary(self, state: State, num_workers: int) -> str:
         """Count the runs, and say when they will be over."""
         counts = {
             "finished": state.finished,
@@ -63,7 +63,7 @@ class PlainView:
         text = ", ".join(f"{len(runs)} {name}" for name, runs in counts.items() if runs or name != "failed")
         unfinished = [*state.running, *state.elsewhere, *state.waiting]
         paces = measure_paces([*unfinished, *state.finished], self._folder)
-        predicted = forecast(unfinished, self._folder, paces, num_workers=self._num_workers)
+        predicted = forecast(unfinished, self._folder, paces, num_workers=max(num_workers, 1))
         return f"{text}; {describe_forecast(predicted)}" if unfinished else text
 
 
@@ -72,9 +72,9 @@ class LiveView(PlainView):
 
     _seconds_between_looks = 1.0
 
-    def __init__(self, console: Console, folder: Path, num_workers: int) -> None:
+    def __init__(self, console: Console, folder: Path) -> None:
         """Show a table on a terminal."""
-        super().__init__(console, folder, num_workers)
+        super().__init__(console, folder)
         self._next_look = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
@@ -85,7 +85,7 @@ class LiveView(PlainView):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: State, summary: str) -> None:
         """Draw the table."""
         table = Table("run", "epoch", "examples/s", "validation", "left", "last line of its log")
         paces = measure_paces([*state.running, *state.finished], self._folder)
@@ -94,12 +94,12 @@ class LiveView(PlainView):
             left = duration(seconds_left(run, self._folder, pace)) if pace else "-"
             log = Text(" ".join(last_lines(self._folder / run.name, 1)), overflow="ellipsis", no_wrap=True)
             table.add_row(run.name, _epoch(run, self._folder), *_facts(run, self._folder), left, log)
-        self._live.update(Group(table, Text(self._summary(state))), refresh=True)
+        self._live.update(Group(table, Text(summary)), refresh=True)
 
 
-def open_view(console: Console, folder: Path, num_workers: int) -> PlainView:
+def open_view(console: Console, folder: Path) -> PlainView:
     """Give the view that fits the terminal; use it in a `with` statement."""
-    return (LiveView if console.is_terminal else PlainView)(console, folder, num_workers)
+    return (LiveView if console.is_terminal else PlainView)(console, folder)
 
 
 def describe_forecast(predicted: Forecast | None) -> str:

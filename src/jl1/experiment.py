@@ -18,6 +18,7 @@ from jl1.data import Dataset, epoch_indices
 from jl1.devices import Devices
 from jl1.evaluation import check_classifier
 from jl1.evaluator import EvaluationOptions, evaluate_run
+from jl1.gradient_plans import describe_plan
 from jl1.problems import Problem, attack_key, create_problem, load_data
 from jl1.processes import any_process, check_same
 from jl1.reporting import Reporter
@@ -102,6 +103,8 @@ def _run(
         training = Trainer(config, data, problem, checkpoints, reporter, devices)
         training.restore(workdir)
         reporter.started(config, data, workdir, training.num_epochs)
+        for line in describe_plan(problem.plan):
+            reporter.notice(line)
         training.run(workdir, should_stop, lambda: _keep_on_the_way(config, workdir, training.num_epochs, figures))
     if training.stopped_because != records.INTERRUPTED:
         _attack(config, workdir, training, reporter, devices)
@@ -170,7 +173,7 @@ def _result(
         "config": config_to_dict(config),
         "seed": config.seed,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(training.evaluated_params())),
-        "gradient_form": problem.gradient_form,
+        "gradient_form": problem.plan.form,
         "num_epochs": training.num_epochs,
         "stopped_because": training.stopped_because,
         "validation_accuracy": training.validation_accuracy,

@@ -9,6 +9,7 @@ Two exact forms that give the same numbers:
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import chex
 import jax
@@ -101,12 +102,15 @@ def sum_over_jacobian_rows(
     *,
     inputs: Inputs,
     outputs_per_pass: int = 1,
+    examples_per_pass: int | None = None,
 ) -> PerExample:
     """Compute sum_i row_fn(df_i/dx) for every example without holding the whole Jacobian.
 
     One forward pass of the batch, then a reverse pass for each output. The reverse passes run in a
     loop, `outputs_per_pass` at a time; differentiating the result recomputes them instead of keeping
-    them, so temporary memory grows with `outputs_per_pass` and not with the number of outputs.
+    them, so temporary memory grows with `outputs_per_pass` and not with the number of outputs. With
+    `examples_per_pass` the batch is worked off in parts, one after the other, and memory does not grow with
+    its size either; what a part's forward pass keeps is recomputed too.
 
     Args:
         row_fn: Maps df_i/dx, of the inputs' shape, to one value an example.
@@ -115,12 +119,13 @@ def sum_over_jacobian_rows(
             (`evaluation.check_classifier` finds that out).
         inputs: Batch of examples.
         outputs_per_pass: How many outputs one pass of the loop handles, at least 1.
+        examples_per_pass: How many examples, at least 1; None: the whole batch.
 
     Returns:
         One sum an example.
 
     Raises:
-        ValueError: `outputs_per_pass` below 1.
+        ValueError: `outputs_per_pass` or `examples_per_pass` below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -129,8 +134,21 @@ def sum_over_jacobian_rows(
         >>> sum_over_jacobian_rows(entrywise_l1, lambda x: x @ weights.T, inputs=batch).tolist()
         [6.5]
     """
-    if outputs_per_pass < 1:
-        raise ValueError(f"outputs_per_pass={outputs_per_pass}: must be at least 1")
+    if outputs_per_pass < 1 or (examples_per_pass is not None and examples_per_pass < 1):
+        raise ValueError(f"{outputs_per_pass=}, {examples_per_pass=}: must be at least 1")
+    of_part = partial(_sum_over_rows, row_fn, batched_fn, outputs_per_pass)
+    if examples_per_pass is None or examples_per_pass >= len(inputs):
+        return of_part(inputs)
+    # examples, not zeros, fill up the last part: a network may have no derivative at zero
+    padded = jnp.concatenate([inputs, inputs[: -len(inputs) % examples_per_pass]])
+    parts = padded.reshape(-1, examples_per_pass, *inputs.shape[1:])
+    return jax.lax.map(jax.checkpoint(of_part), parts).reshape(-1)[: len(inputs)]
+
+
+def _sum_over_rows(
+    row_fn: Callable[[Inputs], PerExample], batched_fn: BatchedFn, outputs_per_pass: int, inputs: Inputs
+) -> PerExample:
+    """Run one forward pass, and a loop of reverse passes."""
     outputs, pullback = jax.vjp(batched_fn, inputs)
     chex.assert_rank(outputs, 2)
     num_outputs = outputs.shape[1]

@@ -20,7 +20,9 @@ from jl1.array_types import BatchedFn, Inputs, PerExample
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2, sum_over_jacobian_rows
 
 
-def jacobian_l1(batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int = 1) -> PerExample:
+def jacobian_l1(
+    batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int = 1, examples_per_pass: int | None = None
+) -> PerExample:
     """Compute ||J||_{1,1} = sum_i sum_j |df_i(x)/dx_j|, the penalty of Eq. 3, exactly.
 
     Args:
@@ -28,6 +30,7 @@ def jacobian_l1(batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int 
         inputs: Batch of examples.
         outputs_per_pass: Outputs differentiated at a time: more is faster on an accelerator and takes
             proportionally more temporary memory.
+        examples_per_pass: Examples at a time; None: the whole batch.
 
     Returns:
         One norm an example.
@@ -41,7 +44,8 @@ def jacobian_l1(batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int 
     References:
         Seck, Loosli, Canu 2019, arXiv:1903.01715, Eq. 3.
     """
-    return sum_over_jacobian_rows(entrywise_l1, batched_fn, inputs=inputs, outputs_per_pass=outputs_per_pass)
+    chunks = {"outputs_per_pass": outputs_per_pass, "examples_per_pass": examples_per_pass}
+    return sum_over_jacobian_rows(entrywise_l1, batched_fn, inputs=inputs, **chunks)
 
 
 def class_sum_l1(batched_fn: BatchedFn, inputs: Inputs) -> PerExample:
@@ -68,18 +72,22 @@ def class_sum_l1(batched_fn: BatchedFn, inputs: Inputs) -> PerExample:
     return entrywise_l1(input_gradient(lambda points: jnp.sum(batched_fn(points), axis=-1), inputs))
 
 
-def jacobian_frobenius(batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int = 1) -> PerExample:
+def jacobian_frobenius(
+    batched_fn: BatchedFn, inputs: Inputs, *, outputs_per_pass: int = 1, examples_per_pass: int | None = None
+) -> PerExample:
     """Compute the SQUARED Frobenius norm sum_ij (df_i(x)/dx_j)^2, exactly.
 
     Args:
         batched_fn: Batch of inputs to a batch of output vectors; examples must not interact.
         inputs: Batch of examples.
         outputs_per_pass: Outputs differentiated at a time.
+        examples_per_pass: Examples at a time; None: the whole batch.
 
     Returns:
         One squared norm an example.
     """
-    return sum_over_jacobian_rows(squared_l2, batched_fn, inputs=inputs, outputs_per_pass=outputs_per_pass)
+    chunks = {"outputs_per_pass": outputs_per_pass, "examples_per_pass": examples_per_pass}
+    return sum_over_jacobian_rows(squared_l2, batched_fn, inputs=inputs, **chunks)
 
 
 def loss_gradient_l2(per_example_loss_fn: Callable[[Inputs], PerExample], inputs: Inputs) -> PerExample:

@@ -19,6 +19,7 @@ from jl1.array_types import (
 from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.divergence import kl_ascent
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
+from jl1.chunks import Chunks
 from jl1.config import Config
 from jl1.losses import (
     LossTerms,
@@ -40,10 +41,13 @@ def losses_of(config: Config) -> tuple[ExampleLossFn, ExampleLossFn]:
     return partial(smooth, smoothing=config.training.smoothing), partial(smooth, smoothing=config.adversarial.smoothing)
 
 
-def make_terms_fn(config: Config, *, penalised: bool) -> TermsFn:
-    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no attack is compiled."""
+def make_terms_fn(config: Config, *, penalised: bool, chunks: Chunks | None = None) -> TermsFn:
+    """Choose the terms of the loss, once: without a penalty no Jacobian, with epsilon 0 no attack is compiled.
+
+    `chunks` are those of a penalty that goes through the rows of the Jacobian; None: one row of the whole batch.
+    """
     loss_fn, raised_fn = losses_of(config)
-    penalty_fn = _make_penalty_fn(config, loss_fn) if penalised else None
+    penalty_fn = make_penalty_fn(config, loss_fn, chunks) if penalised else None
     terms = {"penalty_fn": penalty_fn, "loss_fn": loss_fn}
 
     def on_the_points(
@@ -77,8 +81,10 @@ def _coupled_loss(config: Config, penalised: bool) -> Callable[..., LossTerms]:
     return partial(summed_defended_loss, mean_loss_fn=coupled) if settings.coupling == "sum" else coupled
 
 
-def _make_penalty_fn(config: Config, loss_fn: ExampleLossFn) -> PenaltyFn | ChangePenaltyFn:
-    """Choose the penalty."""
+def make_penalty_fn(
+    config: Config, loss_fn: ExampleLossFn, chunks: Chunks | None = None
+) -> PenaltyFn | ChangePenaltyFn:
+    """Choose the penalty, and how much of it is worked off at a time."""
     outputs, scale = config.penalty.outputs, config.penalty.scale
     if config.penalty.name == OUTPUT_CHANGE:
         return make_change_penalty(outputs=outputs, scale=scale)
@@ -86,7 +92,8 @@ def _make_penalty_fn(config: Config, loss_fn: ExampleLossFn) -> PenaltyFn | Chan
         config.penalty.name,
         outputs=outputs,
         scale=scale,
-        outputs_per_pass=config.penalty.outputs_per_pass,
+        outputs_per_pass=chunks.outputs if chunks else 1,
+        examples_per_pass=chunks.examples if chunks else None,
         num_draws=config.penalty.num_draws,
         loss_fn=loss_fn,
     )

@@ -65,6 +65,9 @@ JACOBIAN_PENALTIES: Mapping[str, Callable[..., PerExample]] = {
 }
 """Penalties of the derivative of the outputs."""
 
+ROW_PENALTIES = ("jacobian_l1", "jacobian_frobenius")
+"""Those that go through the rows of the Jacobian, in chunks of outputs and examples."""
+
 LOSS_GRADIENT_PENALTIES: Mapping[str, Callable[[Callable[[Inputs], PerExample], Inputs], PerExample]] = {
     "loss_gradient_l2": loss_gradient_l2,
     "loss_gradient_l1": loss_gradient_l1,
@@ -99,6 +102,7 @@ def make_penalty(
     outputs: str = "logits",
     scale: str = "sum",
     outputs_per_pass: int = 1,
+    examples_per_pass: int | None = None,
     num_draws: int = 1,
     loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
 ) -> PenaltyFn:
@@ -112,6 +116,7 @@ def make_penalty(
             stands in Eq. 3, so both have the same factor and lambda means the same.
         outputs_per_pass: Outputs differentiated at a time by the penalties that need a reverse pass for
             each: the bound on memory.
+        examples_per_pass: Examples at a time, by the same penalties; None: the whole batch.
         num_draws: Draws of an estimator.
         loss_fn: The loss whose gradient is penalised, for a penalty of the loss.
 
@@ -140,8 +145,8 @@ def make_penalty(
     if name in ESTIMATORS:
         return partial(_estimated_penalty, name, num_draws, OUTPUTS[outputs], scale)
     norm_fn = JACOBIAN_PENALTIES[name]
-    if norm_fn is not class_sum_l1:
-        norm_fn = partial(norm_fn, outputs_per_pass=outputs_per_pass)
+    if name in ROW_PENALTIES:
+        norm_fn = partial(norm_fn, outputs_per_pass=outputs_per_pass, examples_per_pass=examples_per_pass)
     return partial(_jacobian_penalty, norm_fn, OUTPUTS[outputs], scale)
 
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ApplyFn, PRNGKey
-from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
+from jl1.gradient_plans import GradientPlan, closed_form_gradient, plan_gradient
 from jl1.hyperparameters import Hyperparameters
 from jl1.lazy import make_lazy_gradient
 from jl1.models import SequentialNet, create_model, make_apply_fn
-from jl1.objective import losses_of, make_terms_fn
+from jl1.objective import make_terms_fn
 from jl1.precision import traced_with
 from jl1.training import GradientFn, TrainState, create_train_state, make_gradient
 
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
         apply_fn: The network.
         optimizer: Adam with the config's constants.
         gradient_fn: The gradient of the mean loss of a batch.
-        gradient_form: How it is computed where there is a penalty, `closed_form` or `automatic`; `plain`: nowhere.
+        plan: How it is computed where there is a penalty: its form, and how much at a time.
         hyperparameters: lambda, epsilon and its warm-up, the key of attacks and estimators, the penalised steps.
         state: The state before the first step.
     """
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
     apply_fn: ApplyFn
     optimizer: optax.GradientTransformation
     gradient_fn: GradientFn
-    gradient_form: str
+    plan: GradientPlan
     hyperparameters: Hyperparameters
     state: TrainState
 
@@ -47,6 +47,7 @@ def load_data(config: Config, data_dir: str | None = None) -> Dataset:
         validation_size=config.data.validation_size,
         split=config.data.split,
         split_seed=config.data.split_seed,
+        tiles=config.data.tiles,
     )
 
 
@@ -65,16 +66,25 @@ def create_problem(config: Config, data: Dataset) -> Problem:
         jnp.int32(config.penalty.every),
         jnp.int32(config.adversarial.warmup_epochs * steps_an_epoch),
     )
-    apply_fn, form = make_apply_fn(module), _gradient_form(config, module)
-    gradient_fn = plain_gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=False))
-    if form == "closed_form":
-        gradient_fn = _closed_form_gradient(config, module)
-    elif form == "automatic":
-        gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=True))
-    if form != "plain" and config.penalty.every > 1:
-        gradient_fn = make_lazy_gradient(gradient_fn, plain_gradient_fn)
-    gradient_fn = traced_with(config.training.precision, gradient_fn)
-    return Problem(apply_fn, optimizer, gradient_fn, form, hyperparameters, state)
+    plan = plan_gradient(config, module, params=state.params, input_shape=data.train.inputs.shape[1:])
+    apply_fn, gradient_fn = (
+        make_apply_fn(module),
+        traced_with(config.training.precision, _gradient(config, module, plan)),
+    )
+    return Problem(apply_fn, optimizer, gradient_fn, plan, hyperparameters, state)
+
+
+def _gradient(config: Config, module: SequentialNet, plan: GradientPlan) -> GradientFn:
+    """Make the gradient of the mean loss of a batch, as it is planned."""
+    apply_fn = make_apply_fn(module)
+    plain_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=False))
+    if plan.form == "plain":
+        return plain_fn
+    if plan.form == "closed_form" and plan.chunks:
+        gradient_fn = closed_form_gradient(config, module, plan.chunks.examples)
+    else:
+        gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=True, chunks=plan.chunks))
+    return make_lazy_gradient(gradient_fn, plain_fn) if config.penalty.every > 1 else gradient_fn
 
 
 def create_module(config: Config, num_classes: int) -> SequentialNet:
@@ -91,42 +101,6 @@ def create_module(config: Config, num_classes: int) -> SequentialNet:
         )
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-
-
-def _gradient_form(config: Config, module: SequentialNet) -> str:
-    """Choose how the loss is differentiated: `plain` (no penalty), `closed_form` or `automatic`."""
-    if not _has_penalty(config):
-        return "plain"
-    reasons = {
-        f"config.penalty.name={config.penalty.name}": config.penalty.name != "jacobian_l1",
-        f"config.model.activation={config.model.activation}": not has_closed_form(module),
-        f"config.adversarial.method={config.adversarial.method}": config.adversarial.method != "twins",
-        "config.adversarial.random_start": config.adversarial.random_start,
-        "config.adversarial.labels=predicted": config.adversarial.epsilon > 0 and config.adversarial.labels != "true",
-    }
-    obstacles = [reason for reason, holds in reasons.items() if holds]
-    if config.penalty.gradient == "closed_form" and obstacles:
-        raise UserError(f"config.penalty.gradient=closed_form: there is none with {', '.join(obstacles)}; take auto")
-    return "automatic" if obstacles or config.penalty.gradient == "automatic" else "closed_form"
-
-
-def _has_penalty(config: Config) -> bool:
-    """Say whether a Jacobian is needed at all: with lambda 0 none is compiled."""
-    return config.penalty.name != "none" and config.penalty.lam > 0
-
-
-def _closed_form_gradient(config: Config, module: SequentialNet) -> GradientFn:
-    """Make the gradient of Eq. 3 in closed form, on the points or on the points and their twins."""
-    loss_fn, twin_loss_fn = losses_of(config)
-    return make_closed_form_gradient(
-        module,
-        outputs=config.penalty.outputs,
-        scale=config.penalty.scale,
-        loss_fn=loss_fn,
-        twin_loss_fn=twin_loss_fn if config.adversarial.epsilon > 0 else None,
-        twin_weight={"mean": 0.5, "sum": 1.0}[config.adversarial.coupling],
-        precision=config.training.precision,
-    )
 
 
 def attack_key(config: Config, stream: int) -> PRNGKey:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from jl1.cores import pinned, share_cores, usable_cores
 from jl1.display_sweep import describe_forecast, open_view, show_end, show_runs
 from jl1.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from jl1.interrupts import stop_on_signals
+from jl1.sweep.children import LocalEngine
+from jl1.sweep.engine import Engine
 from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
 from jl1.terminal import open_console, say
+
+_FLAGS = {"local": ("cores",), "ray": ("ray_address", "cpus_per_run", "gpus_per_run", "max_retries")}
+"""The engines, and the flags of each that no other one knows."""
 
 
 def run(arguments: list[str]) -> int:
@@ -32,35 +38,44 @@ def run(arguments: list[str]) -> int:
     overrides = {field: read_field(config, field) for field in given_fields(rest)}
     listed = select(expand_runs(name, overrides), parsed.only)
     runs = take_shard(listed, parsed.shard) if parsed.shard else listed
-    workers, folder, console = _workers(parsed), _folder(parsed, name), open_console()
-    if parsed.dry_run:
-        _predict(console, runs, folder, workers)
-        return 0
-    command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
-    write_sweep(folder, config=name, command=command, runs=listed)
-    with (
-        open_view(console, folder, len(workers)) as view,
-        stop_on_signals(
-            lambda: view.say("stopping: runs end at their last whole epoch; once more to end at once")
-        ) as should_stop,
-    ):
-        view.say(f"{len(runs)} runs in {folder}, {len(workers)} at once")
-        state = run_sweep(
+    folder, console = _folder(parsed, name), open_console()
+    with _open_engine(parsed) as engine:
+        if parsed.dry_run:
+            _predict(console, runs, folder, engine)
+            return 0
+        command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
+        write_sweep(folder, config=name, command=command, runs=listed)
+        engine.require_folder(folder)
+        state = _run(console, runs, folder, engine, parsed)
+    show_end(console, state, folder, command)
+    return _exit_status(state)
+
+
+def _run(console: Console, runs: Sequence[SweepRun], folder: Path, engine: Engine, parsed: flags.FlagValues) -> State:
+    """Run what is not finished, and show it."""
+    stopping = "stopping: runs end at their last whole epoch; once more to end at once"
+    with open_view(console, folder) as view, stop_on_signals(lambda: view.say(stopping)) as should_stop:
+        view.say(f"{len(runs)} runs in {folder}, {engine.num_workers} at once {engine.place}")
+        return run_sweep(
             runs,
             folder,
-            workers=workers,
+            engine=engine,
             retry_failed=parsed.retry_failed,
+            max_retries=parsed.max_retries,
             watcher=view,
             should_stop=should_stop,
         )
-    show_end(console, state, folder, command)
-    return _exit_status(state)
 
 
 def _define_sweep(values: flags.FlagValues) -> None:
     """Define the flags of a sweep."""
     flags.DEFINE_integer("workers", None, "runs at once; a core each if not given", 1, flag_values=values)
     flags.DEFINE_list("cores", None, "cores that the runs are pinned to", flag_values=values)
+    flags.DEFINE_enum("engine", "local", list(_FLAGS), "what starts the runs", flag_values=values)
+    flags.DEFINE_string("ray_address", None, "auto, local or HOST:PORT of a Ray cluster", flag_values=values)
+    flags.DEFINE_integer("cpus_per_run", 1, "cores that Ray keeps for a run", 1, flag_values=values)
+    flags.DEFINE_float("gpus_per_run", 0.0, "GPUs that Ray keeps for a run, or part of one", 0.0, flag_values=values)
+    flags.DEFINE_integer("max_retries", 3, "losses in a row without a new epoch to make good", 0, flag_values=values)
     flags.DEFINE_multi_string("only", [], "FIELD=VALUE,...: only runs with one of the values", flag_values=values)
     flags.DEFINE_string("shard", None, "i/n: only every n-th run, for a job array", flag_values=values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", flag_values=values)
@@ -71,6 +86,18 @@ def _folder(parsed: flags.FlagValues, name: str) -> Path:
     """Return the folder of the sweep."""
     stem, _, arg = name.partition(":")
     return Path(parsed.workdir) if parsed.workdir else Path("sweeps") / "-".join(filter(None, [Path(stem).stem, arg]))
+
+
+def _open_engine(parsed: flags.FlagValues) -> AbstractContextManager[Engine]:
+    """Make what starts the runs, and refuse flags that it does not know."""
+    for engine, names in _FLAGS.items():
+        for given in (name for name in names if engine != parsed.engine and parsed[name].present):
+            raise UserError(f"--{given} needs --engine={engine}")
+    if parsed.engine == "local":
+        return nullcontext(LocalEngine(_workers(parsed)))
+    from jl1.sweep.ray_engine import Needs, open_ray  # optional, and slow to import
+
+    return open_ray(parsed.ray_address, Needs(parsed.cpus_per_run, parsed.gpus_per_run), parsed.workers)
 
 
 def _workers(parsed: flags.FlagValues) -> list[list[int]]:
@@ -96,7 +123,7 @@ def _exit_status(state: State) -> int:
     return EXIT_FAILED_RUNS if state.failed else 0
 
 
-def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, workers: Sequence[Sequence[int]]) -> None:
+def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, engine: Engine) -> None:
     """List the runs, and predict how long those that are left take."""
     state = find_state(runs, folder)
     show_runs(console, runs, state)
@@ -105,11 +132,11 @@ def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, workers: 
     paces = measure_paces(runs, folder)
     unknown = {kind_of(each.config): each for each in reversed(left) if kind_of(each.config) not in paces}
     if unknown:
-        with pinned(workers[0]):
+        with pinned(engine.cores_of_a_run):
             paces |= _try_out(console, list(unknown.values())[::-1])
     if left:
-        predicted = forecast(left, folder, paces, num_workers=len(workers))
-        say(console, f"with {len(workers)} at once: {describe_forecast(predicted)}")
+        predicted = forecast(left, folder, paces, num_workers=engine.num_workers)
+        say(console, f"with {engine.num_workers} at once {engine.place}: {describe_forecast(predicted)}")
 
 
 def _try_out(console: Console, runs: Sequence[SweepRun]) -> dict[str, Pace]:

@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from jl1.cores import pinned
-from jl1.sweep.folder import LOG
+from jl1.sweep.folder import LOG, write_log
 
 
 class Child:
@@ -17,21 +16,26 @@ class Child:
 
     It has a session of its own, so that a Ctrl-C at the terminal reaches only the sweep, and ends by itself when the
     sweep is gone: its standard input is a pipe of which the sweep has the other end.
+
+    Attributes:
+        lost: None: what ends a process of this machine ends its run.
     """
 
-    def __init__(self, workdir: Path, cores: Sequence[int]) -> None:
+    lost: str | None = None
+
+    def __init__(self, workdir: Path, cores: Sequence[int], *, cwd: Path | None = None) -> None:
         """Start the process.
 
         Args:
             workdir: Folder of the run, with its config.json.
             cores: The cores it may use, where the system can pin; none: all.
+            cwd: Where relative paths of the config start; that of this process if not given.
         """
         command = [sys.executable, "-P", "-m", "jl1", "train", f"--workdir={workdir}", "--until_stdin_closes"]
+        write_log(workdir, train_command(workdir))
         with (workdir / LOG).open("a") as log, pinned(cores):
-            log.write(f"--- {datetime.now().isoformat(sep=' ', timespec='seconds')} {train_command(workdir)}\n")
-            log.flush()
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd
             )
 
     @property
@@ -46,11 +50,37 @@ class Child:
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()
-        self.close()
 
     def close(self) -> None:
         """Close our end of the pipe, and wait for the end of the process."""
         self._process.communicate()
+
+
+class LocalEngine:
+    """Runs as processes of this machine, each pinned to the cores of its worker."""
+
+    place = "on this machine"
+
+    def __init__(self, workers: Sequence[Sequence[int]]) -> None:
+        """Take the cores of each worker; none: not pinned."""
+        self._cores, self.cores_of_a_run = workers, workers[0]
+        self._children: list[Child | None] = [None] * len(workers)
+
+    @property
+    def num_workers(self) -> int:
+        """The number of the workers."""
+        return len(self._cores)
+
+    def require_folder(self, folder: Path) -> None:
+        """Processes of this machine see what this one sees."""
+
+    def start(self, workdir: Path) -> Child:
+        """Start the process of a run on the cores of an idle worker."""
+        worker = next(
+            worker for worker, child in enumerate(self._children) if child is None or child.status is not None
+        )
+        child = self._children[worker] = Child(workdir, self._cores[worker])
+        return child
 
 
 def train_command(workdir: Path) -> str:

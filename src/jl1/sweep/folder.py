@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def read_failure(workdir: Path) -> dict[str, Any] | None:
 def forget_failure(workdir: Path) -> None:
     """Let a failed run be tried again."""
     (workdir / _FAILED).unlink(missing_ok=True)
+
+
+def write_log(workdir: Path, text: str) -> None:
+    """Add a line with the time to a run's log: a command that works on it, or what became of one."""
+    with (workdir / LOG).open("a") as log:
+        log.write(f"--- {datetime.now().isoformat(sep=' ', timespec='seconds')} {text}\n")
 
 
 def last_lines(workdir: Path, number: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""Runs spread over processes: each run once, whoever else works on the same folder, and none lost."""
+"""Runs spread over the processes of an engine: each run once, whoever else works on its folder, and none lost."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,9 +12,9 @@ from jl1.config_files import config_to_dict
 from jl1.errors import EXIT_HELD, EXIT_INTERRUPTED, RunHeldError, UserError
 from jl1.run_folder import open_run
 from jl1.run_lock import hold_run, holder
-from jl1.sweep.children import Child
+from jl1.sweep.engine import Attempt, Engine
 from jl1.sweep.expansion import SweepRun
-from jl1.sweep.folder import forget_failure, read_failure, write_failure
+from jl1.sweep.folder import forget_failure, read_failure, write_failure, write_log
 
 _SECONDS_A_LOOK = 0.2
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -59,16 +60,17 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """Something has happened."""
 
-    def look(self, state: State) -> None:
-        """Where the runs are now; several times a second."""
+    def look(self, state: State, num_workers: int) -> None:
+        """Where the runs are now, and how many there is room for at once; several times a second."""
 
 
 def run_sweep(
     runs: Sequence[SweepRun],
     folder: Path,
     *,
-    workers: Sequence[Sequence[int]],
+    engine: Engine,
     retry_failed: bool,
+    max_retries: int,
     watcher: Watcher,
     should_stop: Callable[[], bool],
 ) -> State:
@@ -80,21 +82,25 @@ def run_sweep(
     Args:
         runs: The runs.
         folder: Of the sweep; each run has its own in it.
-        workers: The cores of each worker; none: not pinned.
+        engine: Starts their processes.
         retry_failed: Try the runs again that failed before.
+        max_retries: How often in a row a run is gone on with whose process was lost before it had a new epoch.
         watcher: Told what happens.
         should_stop: Asked several times a second.
 
     Returns:
         Where the runs are in the end.
     """
-    sweep = _Sweep(runs, folder, workers, watcher, retry_failed)
+    if retry_failed:
+        for run in runs:
+            forget_failure(folder / run.name)
+    sweep = _Sweep(runs, folder, engine, watcher, max_retries)
     try:
         while not sweep.is_over():
             if should_stop():
                 sweep.stop()
             sweep.step()
-            watcher.look(sweep.state())
+            watcher.look(sweep.state(), engine.num_workers)
             time.sleep(_SECONDS_A_LOOK)
     finally:
         sweep.kill()
@@ -105,27 +111,19 @@ class _Sweep:
     """The runs of a sweep, and the processes of those that run."""
 
     def __init__(
-        self,
-        runs: Sequence[SweepRun],
-        folder: Path,
-        workers: Sequence[Sequence[int]],
-        watcher: Watcher,
-        retry_failed: bool,
+        self, runs: Sequence[SweepRun], folder: Path, engine: Engine, watcher: Watcher, max_retries: int
     ) -> None:
-        self._folder, self._watcher = folder, watcher
-        if retry_failed:
-            for run in runs:
-                forget_failure(folder / run.name)
+        self._folder, self._engine, self._watcher, self._max_retries = folder, engine, watcher, max_retries
         found = find_state(runs, folder)
         self._finished, self._failed = found.finished, found.failed
         self._waiting, self._elsewhere = deque(found.waiting), deque[SweepRun]()
-        self._idle = deque(workers)
-        self._busy: list[tuple[SweepRun, Child, Sequence[int]]] = []
+        self._busy: list[tuple[SweepRun, Attempt]] = []
+        self._losses: dict[str, tuple[int, int]] = {}
         self._stopping, self._next_try, self._told_of = False, 0.0, set[str]()
 
     def state(self) -> State:
         """Say where the runs are."""
-        running = [run for run, _, _ in self._busy]
+        running = [run for run, _ in self._busy]
         return State(running, [*self._waiting], [*self._elsewhere], self._finished, self._failed)
 
     def is_over(self) -> bool:
@@ -136,30 +134,36 @@ class _Sweep:
         """Collect what has ended, and start what there is room for."""
         for entry in [entry for entry in self._busy if entry[1].status is not None]:
             self._busy.remove(entry)
-            run, child, cores = entry
-            self._idle.append(cores)
-            child.close()
-            self._collect(run, child.status or 0)
-        while self._idle and self._waiting and not self._stopping:
+            entry[1].close()
+            self._collect(*entry)
+        if self._stopping:
+            return
+        while self._waiting and self._num_idle() > 0:
             self._start(self._waiting.popleft())
-        if self._idle and self._elsewhere and not self._stopping and time.monotonic() >= self._next_try:
+        if self._elsewhere and self._num_idle() > 0 and time.monotonic() >= self._next_try:
             self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
-            for _ in range(min(len(self._elsewhere), len(self._idle))):
+            for _ in range(min(len(self._elsewhere), self._num_idle())):
                 self._start(self._elsewhere.popleft())
 
     def stop(self) -> None:
         """Ask all processes, once, to end at their last whole epoch."""
         if not self._stopping:
             self._stopping = True
-            for _, child, _ in self._busy:
-                child.stop()
+            for _, attempt in self._busy:
+                attempt.stop()
 
     def kill(self) -> None:
         """End what still runs at once."""
-        for run, child, _ in self._busy:
-            child.kill()
+        for _, attempt in self._busy:
+            attempt.kill()
+        for run, attempt in self._busy:
+            attempt.close()
             self._waiting.appendleft(run)
         self._busy = []
+
+    def _num_idle(self) -> int:
+        """Say for how many more runs there is room."""
+        return self._engine.num_workers - len(self._busy)
 
     def _start(self, run: SweepRun) -> None:
         """Start a process for a run, unless it is finished, held, or cannot be."""
@@ -172,7 +176,7 @@ class _Sweep:
                 if read_failure(workdir) is not None:
                     raise UserError("it failed in another sweep")
                 open_run(workdir, config_to_dict(run.config))
-            child = Child(workdir, self._idle[0])
+            attempt = self._engine.start(workdir)
         except RunHeldError:
             if run.name not in self._told_of:
                 self._watcher.say(f"elsewhere: {run.name}, {holder(workdir)}")
@@ -181,21 +185,35 @@ class _Sweep:
         except (UserError, OSError) as error:
             self._fail(run, str(error))
         else:
-            self._busy.append((run, child, self._idle.popleft()))
+            self._busy.append((run, attempt))
             self._watcher.say(f"started {run.name}")
 
-    def _collect(self, run: SweepRun, status: int) -> None:
+    def _collect(self, run: SweepRun, attempt: Attempt) -> None:
         """Put a run whose process has ended where it belongs."""
-        workdir = self._folder / run.name
+        workdir, status, lost = self._folder / run.name, attempt.status or 0, attempt.lost
         if _is_finished(workdir):
             self._finish(run)
         elif status == EXIT_HELD:
             self._elsewhere.append(run)
-        elif self._stopping and status in _STOPPED:
+        elif self._stopping and (status in _STOPPED or lost):
+            self._waiting.appendleft(run)
+        elif lost and self._may_go_on(run, lost):
+            self._watcher.say(f"lost {run.name}: {lost}; going on with it")
             self._waiting.appendleft(run)
         else:
             write_failure(workdir, status)
-            self._fail(run, f"exit status {status}")
+            self._fail(run, lost or f"exit status {status}")
+
+    def _may_go_on(self, run: SweepRun, lost: str) -> bool:
+        """Count the loss of a run's process; say whether the run may have another, as any may that gets forward."""
+        workdir = self._folder / run.name
+        with suppress(OSError):  # a full disk shows in the run itself
+            write_log(workdir, f"lost: {lost}")
+        num_epochs = len(records.read_metrics(workdir))
+        before, losses = self._losses.get(run.name, (num_epochs, 0))
+        losses = 1 if num_epochs > before else losses + 1
+        self._losses[run.name] = num_epochs, losses
+        return losses <= self._max_retries
 
     def _finish(self, run: SweepRun) -> None:
         """Count a run as finished."""
