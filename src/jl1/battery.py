@@ -20,6 +20,7 @@ from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
 from jl1.data_cache import content_key, remove_halves
+from jl1.devices import Devices
 from jl1.errors import UserError
 from jl1.reporting import Reporter
 from jl1.trained import Trained
@@ -53,6 +54,7 @@ class Battery:
         batch_size: int = 500,
         reporter: Reporter | None = None,
         decided_by: Mapping[str, Any] | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """Prepare the folder of the verdicts, before hours are spent on them.
 
@@ -65,6 +67,7 @@ class Battery:
             batch_size: Examples at a time, at least 1, and the unit that an interrupted evaluation goes on with.
             reporter: Told how far it is; silent if not given.
             decided_by: What else decides the verdicts, as plain types, such as the source of a transfer.
+            devices: What shares a batch; the first one if not given. How many there are decides no verdict.
 
         Raises:
             UserError: The folder cannot be written.
@@ -77,14 +80,15 @@ class Battery:
         size = min(batch_size, len(self.points.labels))
         self._batch_sizes = (size, max(size // 10, 1))
         self.checkpoint = digest_of_arrays(trained.params)
-        device: Any = jax.devices()[0]
+        self._devices = devices or Devices.one()
+        self._params = self._devices.replicate(trained.params)
         self._decided_by = {
             "checkpoint": self.checkpoint,
             "model": trained.config.model.to_dict(),
             "batch_sizes": self._batch_sizes,
             "code": content_key(sorted(Path(__file__).parent.rglob("*.py"))),
             "versions": {name: text for name, text in records.versions().items() if name != "git_commit"},
-            "device": [device.platform, device.device_kind],
+            "device": [self._devices.platform, self._devices.kind],
             **(decided_by or {}),
         }
         _prepare_folder(self._folder)
@@ -131,7 +135,7 @@ class Battery:
         """Attack one batch, and check that what comes back is inside the ball and the range."""
         attacked = standard_attack(
             self._trained.apply_fn,
-            self._trained.params,
+            self._params,
             inputs=points.inputs,
             labels=points.labels,
             epsilon=epsilon,
@@ -139,6 +143,7 @@ class Battery:
             budget=self._suite[name],
             batch_sizes=self._batch_sizes,
             progress=progress,
+            share_rows=self._devices.share_rows,
         )
         farthest = np.max(np.abs(attacked.inputs - points.inputs))
         outside = np.max(np.abs(attacked.inputs - np.clip(attacked.inputs, 0, 1)))

@@ -1,6 +1,8 @@
 """Checkpoints of a run, by orbax: one an epoch, the newest two kept, damaged ones passed over."""
 
 import hashlib
+import io
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from jl1.array_types import Params
 from jl1.errors import UserError
+from jl1.processes import from_first, is_first
 from jl1.training import TrainState
 
 _NUM_KEPT = 2
@@ -50,14 +53,22 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         """Open the folder; it need not exist."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT, enable_async_checkpointing=False, create=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_NUM_KEPT,
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+        )
+        # of several processes the first alone reads and writes
+        self._manager: Any = ocp.CheckpointManager(folder.absolute(), options=options) if is_first() else None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def save(self, epoch: int, snapshot: Snapshot, progress: dict[str, Any]) -> None:
         """Save the state after an epoch; when this returns it survives a kill of the process.
@@ -67,6 +78,8 @@ class Checkpoints:
         Raises:
             UserError: It cannot be written; the checkpoints before it are left as they are.
         """
+        if self._manager is None:
+            return
         described = {"progress": progress, "shapes": _shapes(snapshot), "digest": digest_of_arrays(snapshot)}
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(snapshot._asdict()), description=ocp.args.JsonSave(described)
@@ -84,7 +97,7 @@ class Checkpoints:
             ) from None  # the original holds a hundred unfinished writes, which complain when the process ends
 
     def restore(self, template: Snapshot, notice: Callable[[str], None]) -> Restored | None:
-        """Restore the newest intact checkpoint.
+        """Restore the newest intact checkpoint; all processes of a run must ask for it.
 
         Args:
             template: Arrays of the same shapes and types, such as a fresh state.
@@ -97,6 +110,13 @@ class Checkpoints:
         Raises:
             UserError: The checkpoint is of another model, or all are damaged.
         """
+        if jax.process_count() == 1:
+            return self._newest_intact(template, notice)
+        template = jax.device_get(template)  # a device of one process is not for all
+        return _from_bytes(from_first(lambda: _to_bytes(self._newest_intact(template, notice))), template)
+
+    def _newest_intact(self, template: Snapshot, notice: Callable[[str], None]) -> Restored | None:
+        """Restore the newest checkpoint that is not damaged."""
         damaged = []
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -148,6 +168,26 @@ def _without_tracebacks() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _to_bytes(restored: Restored | None) -> bytes:
+    """Write a checkpoint for the other processes; nothing if there is none."""
+    if restored is None:
+        return b""
+    content = io.BytesIO()
+    described = json.dumps({"epoch": restored.epoch, "progress": restored.progress})
+    np.savez(content, *map(np.asarray, jax.tree.leaves(restored.snapshot)), described=np.array(described))
+    return content.getvalue()
+
+
+def _from_bytes(content: bytes, template: Snapshot) -> Restored | None:
+    """Read what another process wrote."""
+    if not content:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        described = json.loads(str(stored["described"]))
+        leaves = [stored[f"arr_{number}"] for number in range(len(stored.files) - 1)]
+    return Restored(snapshot=jax.tree.unflatten(jax.tree.structure(template), leaves), **described)
 
 
 def _shapes(snapshot: Snapshot) -> dict[str, str]:

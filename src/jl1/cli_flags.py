@@ -18,6 +18,14 @@ def define_data_dir(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data_dir", None, "folder with the data, if it has moved", flag_values=values)
 
 
+def define_processes(values: flags.FlagValues) -> None:
+    """Define how several processes find each other, where no launcher says it."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "how many processes there are", 1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which this one is, from 0", 0, flag_values=values)
+    flags.DEFINE_boolean("alone", False, "one process, whatever launched it", flag_values=values)
+
+
 def parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
     """Parse the flags of one subcommand.
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Outputs, PerExample, PRNGKey, Scalar
 from jl1.jacobian import entrywise_l1, squared_l2
+from jl1.shares import draw_rows
 
 
 def jacobian_l1_sampled_classes(
@@ -126,7 +127,7 @@ def jacobian_l1_random_sign(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGK
         Szarek 1976, "On the best constants in the Khinchin inequality", Studia Mathematica 58.
     """
     outputs, pullback = jax.vjp(batched_fn, inputs)
-    signs = jax.random.rademacher(key, _draws(num_draws, outputs), outputs.dtype)
+    signs = _draw(jax.random.rademacher, key, num_draws, outputs)
     return _mean_over_draws(lambda sign: entrywise_l1(pullback(sign)[0]), signs)
 
 
@@ -149,7 +150,7 @@ def jacobian_l21_projected(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKe
         ValueError: `num_draws` below 1.
     """
     outputs, pullback = jax.vjp(batched_fn, inputs)
-    normal = jax.random.normal(key, _draws(num_draws, outputs), outputs.dtype)
+    normal = _draw(jax.random.normal, key, num_draws, outputs)
     return math.sqrt(math.pi / 2) * _mean_over_draws(lambda vector: entrywise_l1(pullback(vector)[0]), normal)
 
 
@@ -177,7 +178,7 @@ def jacobian_frobenius_projected(
         Hoffman, Roberts, Yaida 2019, "Robust learning with Jacobian regularization", arXiv:1908.02729.
     """
     outputs, pullback = jax.vjp(batched_fn, inputs)
-    normal = jax.random.normal(key, _draws(num_draws, outputs), outputs.dtype)
+    normal = _draw(jax.random.normal, key, num_draws, outputs)
     unit = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
     return outputs.shape[1] * _mean_over_draws(lambda vector: squared_l2(pullback(vector)[0]), unit)
 
@@ -218,9 +219,13 @@ def draw_classes(key: PRNGKey, outputs: Outputs, *, num_draws: int) -> Int[Array
     num_examples, num_outputs = outputs.shape
     if not 1 <= num_draws <= num_outputs:
         raise ValueError(f"num_draws={num_draws}: must be 1 to {num_outputs}, the number of outputs")
-    starts = jax.random.randint(key, (-(-num_examples // num_outputs), 1), 0, num_outputs)
-    dealt = (starts + jnp.arange(num_outputs * num_draws)[None]) % num_outputs
-    return dealt.reshape(-1, num_draws)[:num_examples].T
+
+    def deal(num_rows: int) -> Int[Array, " draws rows"]:
+        starts = jax.random.randint(key, (-(-num_rows // num_outputs), 1), 0, num_outputs)
+        dealt = (starts + jnp.arange(num_outputs * num_draws)[None]) % num_outputs
+        return dealt.reshape(-1, num_draws)[:num_rows].T
+
+    return draw_rows(deal, num_examples, axis=1)
 
 
 def _one_hot(classes: Int[Array, " batch"], outputs: Outputs) -> Outputs:
@@ -228,12 +233,15 @@ def _one_hot(classes: Int[Array, " batch"], outputs: Outputs) -> Outputs:
     return jax.nn.one_hot(classes, outputs.shape[1], dtype=outputs.dtype)
 
 
-def _draws(num_draws: int, outputs: Outputs) -> tuple[int, ...]:
-    """Return the shape of one random vector a draw and example."""
+def _draw(
+    sample_fn: Callable[..., Array], key: PRNGKey, num_draws: int, outputs: Outputs
+) -> Float[Array, " draws batch outputs"]:
+    """Draw one random vector a draw and example."""
     chex.assert_rank(outputs, 2)
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws}: must be at least 1")
-    return (num_draws, *outputs.shape)
+    num_rows, num_outputs = outputs.shape
+    return draw_rows(lambda rows: sample_fn(key, (num_draws, rows, num_outputs), outputs.dtype), num_rows, axis=1)
 
 
 def _mean_over_draws(

@@ -9,6 +9,7 @@ import numpy as np
 from jl1 import records
 from jl1.attacks.suite import ATTACKS, make_suite, settings_of
 from jl1.battery import FOLDER, Battery, digest_of, file_stem
+from jl1.devices import Devices
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
 from jl1.run_lock import hold_run
@@ -45,7 +46,12 @@ class EvaluationOptions(NamedTuple):
 
 
 def evaluate_run(
-    workdir: Path, *, options: EvaluationOptions, data_dir: str | None = None, reporter: Reporter | None = None
+    workdir: Path,
+    *,
+    options: EvaluationOptions,
+    data_dir: str | None = None,
+    reporter: Reporter | None = None,
+    devices: Devices | None = None,
 ) -> list[Row]:
     """Attack the newest checkpoint of a run, and add the figures to its evaluation.json.
 
@@ -57,6 +63,7 @@ def evaluate_run(
         options: Attacks, radii, strength, points.
         data_dir: Folder with the data, if it is not where it was in training.
         reporter: Told what happens; silent if not given.
+        devices: What shares a batch; all that JAX has if not given.
 
     Returns:
         The new rows, an attack and radius each, then the worst case at each radius if there are several attacks.
@@ -70,13 +77,15 @@ def evaluate_run(
     records.read_config(workdir)  # before the lock would make a folder that is no run's
     with hold_run(workdir):
         trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
-        return _Evaluation(workdir, trained, options, reporter).rows()
+        return _Evaluation(workdir, trained, options, reporter, devices or Devices()).rows()
 
 
 class _Evaluation:
     """The attacks that were chosen, and the rows that come of them."""
 
-    def __init__(self, workdir: Path, trained: Trained, options: EvaluationOptions, reporter: Reporter) -> None:
+    def __init__(
+        self, workdir: Path, trained: Trained, options: EvaluationOptions, reporter: Reporter, devices: Devices
+    ) -> None:
         self._workdir, self._trained, self._options = workdir, trained, options
         self._suite = make_suite(budget=options.budget, pgd_steps=options.pgd_steps, pgd_restarts=options.pgd_restarts)
         self.battery = Battery(
@@ -87,6 +96,7 @@ class _Evaluation:
             max_points=options.max_points,
             batch_size=options.batch_size,
             reporter=reporter,
+            devices=devices,
         )
 
     def rows(self) -> list[Row]:

@@ -1,5 +1,6 @@
 """One run, from a config to its folder."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from jl1.checkpoints import Checkpoints
 from jl1.config import Config, validate_config
 from jl1.config_files import config_to_dict
 from jl1.data import Dataset, epoch_indices
+from jl1.devices import Devices
 from jl1.evaluation import check_classifier
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.gradient_plans import describe_plan
 from jl1.problems import Problem, attack_key, create_problem, load_data
+from jl1.processes import any_process, check_same
 from jl1.reporting import Reporter
 from jl1.run_folder import check_workdir, open_run
 from jl1.run_lock import hold_run
@@ -32,6 +35,7 @@ def train_and_evaluate(
     *,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    devices: Devices | None = None,
 ) -> dict[str, Any]:
     """Train, attack and record one run; go on with it if the folder holds it unfinished.
 
@@ -43,6 +47,7 @@ def train_and_evaluate(
         workdir: Folder of the run.
         reporter: Told what happens; silent if not given.
         should_stop: Asked between pieces of an epoch; True ends training after the last whole epoch.
+        devices: What shares the batches; all that JAX has if not given.
 
     Returns:
         The content of result.json.
@@ -53,7 +58,7 @@ def train_and_evaluate(
         DivergedError: The loss became infinite or not a number.
         InterruptedEarlyError: `should_stop` before the first epoch was over.
     """
-    reporter = reporter or Reporter()
+    reporter, devices = reporter or Reporter(), devices or Devices()
     validate_config(config)
     if config.log.tensorboard:
         records.require_tensorboard()
@@ -61,10 +66,22 @@ def train_and_evaluate(
     epoch_indices(len(data.train.labels), config.training.batch_size, seed=0, epoch=0)  # refuses a bad size
     problem = create_problem(config, data)
     check_classifier(partial(problem.apply_fn, problem.state.params), jnp.asarray(data.train.inputs[:8]))
+    check_same(_what_decides(config, data))
     check_workdir(workdir, config_to_dict(config))
     with hold_run(workdir):
         open_run(workdir, config_to_dict(config))
-        return _run(config, data, problem, workdir, reporter, should_stop)
+        return _run(config, data, problem, workdir, reporter, lambda: any_process(should_stop()), devices)
+
+
+def _what_decides(config: Config, data: Dataset) -> dict[str, str]:
+    """Describe what all processes of a run must have alike."""
+    settings = config_to_dict(config)
+    settings["data"]["dir"] = None  # each may have its own copy
+    return {
+        "the config": json.dumps(settings, sort_keys=True),
+        "the data": str(data.fingerprint),
+        "the versions": json.dumps(records.versions()),
+    }
 
 
 def _run(
@@ -74,24 +91,25 @@ def _run(
     workdir: Path,
     reporter: Reporter,
     should_stop: Callable[[], bool],
+    devices: Devices,
 ) -> dict[str, Any]:
     """Do what is left of a run: epochs, attacks, figures."""
 
     def figures() -> dict[str, Any]:
         with training.stopwatch.section("evaluate"):
-            return _figures(config, problem, training.evaluated_params(), data, reporter)
+            return _figures(config, problem, training.evaluated_params(), data, reporter, devices)
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        training = Trainer(config, data, problem, checkpoints, reporter)
+        training = Trainer(config, data, problem, checkpoints, reporter, devices)
         training.restore(workdir)
         reporter.started(config, data, workdir, training.num_epochs)
         for line in describe_plan(problem.plan):
             reporter.notice(line)
         training.run(workdir, should_stop, lambda: _keep_on_the_way(config, workdir, training.num_epochs, figures))
     if training.stopped_because != records.INTERRUPTED:
-        _attack(config, workdir, training, reporter)
+        _attack(config, workdir, training, reporter, devices)
     on_the_way = {"at_epochs": _on_the_way(workdir, training.num_epochs)}
-    result = _result(config, problem, training, figures() | on_the_way)
+    result = _result(config, problem, training, figures() | on_the_way, devices)
     records.write_result(workdir, result)
     return result
 
@@ -108,17 +126,19 @@ def _on_the_way(workdir: Path, num_epochs: int) -> list[dict[str, Any]]:
     return [row for row in records.read_at_epochs(workdir) if row["epoch"] <= num_epochs]
 
 
-def _attack(config: Config, workdir: Path, training: Trainer, reporter: Reporter) -> None:
+def _attack(config: Config, workdir: Path, training: Trainer, reporter: Reporter, devices: Devices) -> None:
     """Run the attacks that the config asks for, and add their rows to evaluation.json."""
     settings = config.evaluation
     if not settings.attacks:
         return
     options = EvaluationOptions(**{name: settings[name] for name in EvaluationOptions._fields})
     with training.stopwatch.section("evaluate"):
-        evaluate_run(workdir, options=options, reporter=reporter)
+        evaluate_run(workdir, options=options, reporter=reporter, devices=devices)
 
 
-def _figures(config: Config, problem: Problem, params: Params, data: Dataset, reporter: Reporter) -> dict[str, Any]:
+def _figures(
+    config: Config, problem: Problem, params: Params, data: Dataset, reporter: Reporter, devices: Devices
+) -> dict[str, Any]:
     """Measure everything that result.json says of a network."""
     settings = config.evaluation
     options = AttackOptions(settings.epsilons, settings.pgd_steps, settings.pgd_restarts, settings.batch_size)
@@ -131,18 +151,23 @@ def _figures(config: Config, problem: Problem, params: Params, data: Dataset, re
         options=options,
         key=attack_key(config, 2),
         progress=reporter.measured,
+        share_rows=devices.share_rows,
     )
-    return {
-        "accuracies": list(accuracies),
-        "l1_jacobian_norm": score_norms(
-            problem.apply_fn, params, points=points, batch_size=settings.batch_size, progress=reporter.measured
-        ),
-    }
+    norms = score_norms(
+        problem.apply_fn,
+        params,
+        points=points,
+        batch_size=settings.batch_size,
+        progress=reporter.measured,
+        share_rows=devices.share_rows,
+    )
+    return {"accuracies": list(accuracies), "l1_jacobian_norm": norms}
 
 
-def _result(config: Config, problem: Problem, training: Trainer, figures: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    config: Config, problem: Problem, training: Trainer, figures: dict[str, Any], devices: Devices
+) -> dict[str, Any]:
     """Put result.json together."""
-    device: Any = jax.devices()[0]
     return {
         "schema": records.SCHEMA,
         "config": config_to_dict(config),
@@ -155,5 +180,5 @@ def _result(config: Config, problem: Problem, training: Trainer, figures: dict[s
         **figures,
         "seconds": {name: round(seconds, 3) for name, seconds in training.stopwatch.seconds.items()},
         "versions": records.versions(),
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {"platform": devices.platform, "kind": devices.kind, "count": devices.count},
     }

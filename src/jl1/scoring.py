@@ -12,6 +12,7 @@ from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
 from jl1.data import Split
 from jl1.evaluation import make_eval_step, make_penalty_step, over_batches
 from jl1.penalties import make_penalty
+from jl1.shares import ShareRowsFn, unshared
 from jl1.training import Examples
 
 _MOST_ROWS = 100_000
@@ -57,6 +58,7 @@ def score_accuracies(
     options: AttackOptions,
     key: PRNGKey,
     progress: ProgressFn = lambda *_: None,
+    share_rows: ShareRowsFn = unshared,
 ) -> Iterator[Row]:
     """Measure the accuracy on every point, clean and under each attack and radius, one row after another.
 
@@ -67,14 +69,14 @@ def score_accuracies(
         options: Radii and the strength of the attacks.
         key: Fixes the random starts of PGD.
         progress: Told after each batch.
+        share_rows: Lets several devices run a step, such as `devices.Devices.share_rows`.
 
     Yields:
         One row an accuracy.
     """
     for column in _columns(options):
-        step = make_eval_step(
-            apply_fn, attack_fn=column.attack_fn, attack_predicted_labels=column.labels == "predicted"
-        )
+        attacked = {"attack_fn": column.attack_fn, "attack_predicted_labels": column.labels == "predicted"}
+        step = share_rows(make_eval_step(apply_fn, **attacked))
         for epsilon in options.epsilons if column.attack_fn is not None else (0.0,):
             correct = _collect(
                 over_batches(
@@ -107,6 +109,7 @@ def score_norms(
     points: Split | Examples,
     batch_size: int = 500,
     progress: ProgressFn = lambda *_: None,
+    share_rows: ShareRowsFn = unshared,
 ) -> dict[str, float]:
     """Measure the mean of ||J||_{1,1} over the points, of the logits and of the probabilities.
 
@@ -118,6 +121,7 @@ def score_norms(
         points: The examples; of more than 10 classes the first 100,000 / c are measured.
         batch_size: Examples at a time.
         progress: Told after each batch.
+        share_rows: Lets several devices run a step.
 
     Returns:
         The means, by `logits` and `probs`.
@@ -126,7 +130,7 @@ def score_norms(
     inputs, labels = (part[: max(1, _MOST_ROWS // num_classes)] for part in points)
     for outputs in ("logits", "probs"):
         penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
-        step = make_penalty_step(penalty_fn, apply_fn)
+        step = share_rows(make_penalty_step(penalty_fn, apply_fn))
         batches = over_batches(step, params, inputs=inputs, labels=labels, batch_size=batch_size)
         norms = _collect(batches, f"Jacobian norm of the {outputs}", len(labels), progress)
         means[outputs] = float(np.mean(norms, dtype=np.float64))

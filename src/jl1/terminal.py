@@ -7,10 +7,10 @@ from rich.console import Console
 _WIDE = 1000  # more than any table
 
 
-def open_console() -> Console:
+def open_console(*, quiet: bool = False) -> Console:
     """Return the console of standard output: as wide as the terminal, or in a file or pipe as wide as its tables."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    console = Console(quiet=quiet)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE, quiet=quiet)
 
 
 def say(console: Console, text: str) -> None:

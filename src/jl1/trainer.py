@@ -16,9 +16,11 @@ from jl1.checkpoints import Checkpoints, Restored, Snapshot
 from jl1.clocks import Stopwatch
 from jl1.config import Config
 from jl1.data import Dataset, epoch_indices
+from jl1.devices import Devices
 from jl1.errors import InterruptedEarlyError, UserError
 from jl1.evaluation import make_eval_step, over_batches
 from jl1.problems import Problem, attack_key, order_seed
+from jl1.processes import smallest
 from jl1.reporting import Reporter
 from jl1.stopping import STOPPING, StoppingOptions
 from jl1.tracing import make_trace_fn
@@ -42,15 +44,17 @@ class Trainer:
         problem: Problem,
         checkpoints: Checkpoints,
         reporter: Reporter,
+        devices: Devices,
     ) -> None:
         self._config, self._data, self._problem = config, data, problem
-        self._checkpoints, self._reporter = checkpoints, reporter
+        self._checkpoints, self._reporter, self._devices = checkpoints, reporter, devices
         self._template = snapshot_template(config, problem.state)
         self._take(None)
-        self._examples = Examples(*(jnp.asarray(part) for part in data.train))
+        self._examples = devices.replicate(Examples(*(jnp.asarray(part) for part in data.train)))
         self._validation = Examples(*(jnp.asarray(part) for part in data.validation))
-        self._epoch_fn = make_epoch(problem.gradient_fn, problem.optimizer)
-        self._eval_fn = make_eval_step(problem.apply_fn)
+        gradient_fn = devices.share_gradient(problem.gradient_fn, batch_size=config.training.batch_size)
+        self._epoch_fn = make_epoch(gradient_fn, problem.optimizer)
+        self._eval_fn = devices.share_rows(make_eval_step(problem.apply_fn))
         self._trace_fn = make_trace_fn(config, data, problem.apply_fn)
         self._steps_a_piece = 1
         self.stopped_because = ""
@@ -100,8 +104,8 @@ class Trainer:
         best = {"best_params": self._problem.state.params if self._config.training.weights == "best" else {}}
         snapshot = restored.snapshot if restored else Snapshot(self._problem.state, **best)
         # the epoch donates the state: copies leave the snapshot's own arrays alone
-        self._state = jax.tree.map(jnp.copy, snapshot.state)
-        self._best_params = snapshot.best_params
+        self._state = self._devices.replicate(jax.tree.map(jnp.copy, snapshot.state))
+        self._best_params = self._devices.replicate(snapshot.best_params)
         self.accuracies: list[float] = list(progress.get("accuracies", []))
         self.stopwatch = Stopwatch(progress.get("seconds"))
 
@@ -117,13 +121,8 @@ class Trainer:
 
     def _one_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Train one epoch and return its line of metrics, or None if it was interrupted."""
-        epoch, totals, done, start_time = self.num_epochs + 1, zero_totals(), 0, time.perf_counter()
-        batches = epoch_indices(
-            len(self._data.train.labels),
-            self._config.training.batch_size,
-            seed=order_seed(self._config),
-            epoch=epoch,
-        )
+        epoch, done, start_time = self.num_epochs + 1, 0, time.perf_counter()
+        totals, batches = self._devices.replicate(zero_totals()), self._batches(epoch)
         while done < len(batches):
             if should_stop():
                 return None
@@ -137,6 +136,11 @@ class Trainer:
             raise DivergedError(self._divergence(int(self._state.step) - 1, totals))
         row = _metrics(epoch, totals, time.perf_counter() - start_time)
         return row | {"validation_accuracy": self._validation_accuracy()}
+
+    def _batches(self, epoch: int) -> np.ndarray:
+        """Draw the order of an epoch, with as many places on each device."""
+        num_examples, batch_size = len(self._data.train.labels), self._config.training.batch_size
+        return self._devices.fill(epoch_indices(num_examples, batch_size, seed=order_seed(self._config), epoch=epoch))
 
     def _validation_accuracy(self) -> float:
         """Measure the clean accuracy on the validation points."""
@@ -159,7 +163,7 @@ class Trainer:
             self._epoch_fn(self._state, totals, self._examples, batches, start, stop, self._problem.hyperparameters)
         )
         seconds_a_step = (time.perf_counter() - start_time) / (stop - start)
-        self._steps_a_piece = max(1, int(_SECONDS_A_PIECE / seconds_a_step))
+        self._steps_a_piece = smallest(max(1, int(_SECONDS_A_PIECE / seconds_a_step)))
         return stop, totals
 
     def _finish_epoch(self, workdir: Path, row: dict[str, Any]) -> None:
@@ -169,13 +173,15 @@ class Trainer:
         self.accuracies.append(row["validation_accuracy"])
         records.append_metrics(workdir, row)
         if self._trace_fn is not None:
-            records.append_trace(workdir, {"epoch": row["epoch"], **self._trace_fn(self._state.params)})
+            traced = self._trace_fn(self._devices.fetch(self._state.params))
+            records.append_trace(workdir, {"epoch": row["epoch"], **traced})
         progress = {
             "accuracies": self.accuracies,
             "seconds": self.stopwatch.seconds,
             "data": self._data.fingerprint,
         }
-        self._checkpoints.save(self.num_epochs, Snapshot(self._state, self._best_params), progress)
+        snapshot = self._devices.fetch(Snapshot(self._state, self._best_params))
+        self._checkpoints.save(self.num_epochs, snapshot, progress)
         self._reporter.finished_epoch(row)
 
     def _interrupt(self, workdir: Path) -> None:

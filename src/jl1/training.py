@@ -216,6 +216,8 @@ def make_epoch(
         stop: Int[Array, ""],
         hyperparameters: Hyperparameters,
     ) -> tuple[TrainState, Totals]:
+        sizes = jnp.sum(batches >= 0, axis=1)  # not a sum over the mask, which may lie on several devices
+
         def unfinished(carry: tuple[Int[Array, ""], TrainState, Totals]) -> Array:
             index, _, totals = carry
             return (index < stop) & (totals.bad_step < 0)
@@ -228,7 +230,7 @@ def make_epoch(
             mask = rows >= 0
             batch = {"inputs": examples.inputs[rows], "labels": examples.labels[rows], "mask": mask}
             new_state, means = train_step(gradient_fn, optimizer, state=state, hyperparameters=hyperparameters, **batch)
-            return index + 1, new_state, _add(totals, means, jnp.sum(mask), state.step)
+            return index + 1, new_state, _add(totals, means, sizes[index], state.step)
 
         _, state, totals = jax.lax.while_loop(unfinished, one_batch, (start, state, totals))
         return state, totals

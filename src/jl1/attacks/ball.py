@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jl1.array_types import Inputs, PRNGKey, Scalar
+from jl1.shares import draw_rows
 
 
 def check_radius(epsilon: Scalar, lower: float, upper: float) -> None:
@@ -26,5 +27,6 @@ def project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, up
 
 def random_start(key: PRNGKey, inputs: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Draw a uniformly random point of the ball and clip it to the range."""
-    noise = jax.random.uniform(key, inputs.shape, inputs.dtype, -1.0, 1.0)
+    num_rows, *features = inputs.shape
+    noise = draw_rows(lambda rows: jax.random.uniform(key, (rows, *features), inputs.dtype, -1.0, 1.0), num_rows)
     return project(inputs + epsilon * noise, inputs, epsilon=epsilon, lower=lower, upper=upper)

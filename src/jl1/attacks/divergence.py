@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, PerExample, PRNGKey, Scalar
 from jl1.attacks.ascent import sign_ascent
+from jl1.shares import draw_rows
 
 _START_SCALE = 0.001
 """Standard deviation of the start's noise, from the reference's Algorithm 1 and code, whatever epsilon is."""
@@ -68,10 +69,11 @@ def kl_ascent(
         ValueError: `num_steps` below 1, or a number for epsilon that is negative or above upper - lower.
     """
     del labels
-    logits = logits_fn(inputs)
+    logits, (num_rows, *features) = logits_fn(inputs), inputs.shape
+    noise = draw_rows(lambda rows: jax.random.normal(key, (rows, *features), inputs.dtype), num_rows)
     return sign_ascent(
         lambda points: kl_divergence(logits, logits_fn(points)),
-        inputs + _START_SCALE * jax.random.normal(key, inputs.shape, inputs.dtype),
+        inputs + _START_SCALE * noise,
         centre=inputs,
         epsilon=epsilon,
         num_steps=num_steps,

@@ -24,6 +24,7 @@ from jl1.attacks.norms import NormName, find_norm
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
+from jl1.shares import ShareRowsFn, unshared
 
 
 class Stage(NamedTuple):
@@ -97,6 +98,7 @@ def standard_attack(
     upper: float = 1.0,
     batch_sizes: Sequence[int] = (500, 50),
     progress: ProgressFn = lambda *_: None,
+    share_rows: ShareRowsFn = unshared,
 ) -> Attacked:
     """Attack every example by the stages of a budget in turn until one beats it.
 
@@ -119,6 +121,7 @@ def standard_attack(
         batch_sizes: Numbers of examples that are attacked together: the largest that the standing examples fill,
             then smaller ones; the last batch is padded. Few sizes compile sooner, more of them waste less.
         progress: Called after each batch with the stage, and how much of it is done out of how much.
+        share_rows: Lets several devices attack a batch, such as `devices.Devices.share_rows`.
 
     Returns:
         Points and verdicts, as NumPy arrays.
@@ -141,11 +144,12 @@ def standard_attack(
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if len(inputs) == 0 or min(batch_sizes) < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {tuple(batch_sizes)}: all must be at least 1")
-    points, is_right = inputs.copy(), partial(_is_right, params, apply_fn=apply_fn)
+    attack_batch = share_rows(_attack_batch, static=("apply_fn", "stage", "space"))
+    points, is_right = inputs.copy(), partial(share_rows(_is_right, static=("apply_fn",)), params, apply_fn=apply_fn)
     stands = _judge(is_right, points, labels, batch_sizes)
     broken_by = np.where(stands, "", "clean").astype(object)
     for number, (name, stage) in enumerate(_stages(budget).items()):
-        attack_fn = partial(_attack_batch, params, apply_fn=apply_fn, stage=stage, space=(norm, lower, upper))
+        attack_fn = partial(attack_batch, params, apply_fn=apply_fn, stage=stage, space=(norm, lower, upper))
         num_began, num_rounds = int(stands.sum()), _num_rounds(stage, apply_fn, params, inputs)
         for part in _parts(stands, num_rounds, batch_sizes):
             rows, part_key = part.rows, _fold_in(key, number, part.round, part.number)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Int
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import NormName, choose, find_norm
+from jl1.shares import draw_rows
 
 
 def random_noise(
@@ -49,10 +50,12 @@ def random_noise(
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws}: must be at least 1")
     inputs = jax.lax.stop_gradient(inputs)
+    num_rows, *features = inputs.shape
 
     def draw(carry: tuple[Int[Array, ""], Inputs, Mask]) -> tuple[Int[Array, ""], Inputs, Mask]:
         count, kept, beaten = carry
-        noise = geometry.in_ball(jax.random.fold_in(key, count), inputs.shape, inputs.dtype)
+        draw_key = jax.random.fold_in(key, count)
+        noise = draw_rows(lambda rows: geometry.in_ball(draw_key, (rows, *features), inputs.dtype), num_rows)
         points = jnp.clip(inputs + epsilon * noise, lower, upper)
         wrong = predicted_labels(logits_fn, points) != labels
         return count + 1, choose(beaten, kept, points), beaten | wrong

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Mask, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, project
+from jl1.shares import draw_rows
 
 NormName = Literal["linf", "l2"]
 
@@ -61,8 +62,9 @@ def random_border_point(
     key: PRNGKey, inputs: Inputs, *, norm: Norm, radius: Scalar | PerExample, lower: float, upper: float
 ) -> Inputs:
     """Draw a point at distance `radius` of every example in a random direction, and clip it to the range."""
-    noise = norm.noise(key, inputs.shape, inputs.dtype)
-    radii = jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (len(inputs),))
+    num_rows, *features = inputs.shape
+    noise = draw_rows(lambda rows: norm.noise(key, (rows, *features), inputs.dtype), num_rows)
+    radii = jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (num_rows,))
     return jnp.clip(inputs + noise * spread(radii / (norm.length(noise) + _TINY), inputs), lower, upper)
 
 

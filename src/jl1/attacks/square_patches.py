@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import PRNGKey, Scalar
+from jl1.shares import draw_rows
 
 Images = Float[Array, "batch height width channels"]
 
@@ -84,7 +85,7 @@ def l2_patches(shape: tuple[int, ...], num_queries: int, first_share: float) -> 
         new_key, old_key, turn_key, sign_key = jax.random.split(key, 4)
         corners = _corners(new_key, len(images), size, shape)
         window, source = (_inside(each, size, shape) for each in (corners, _corners(old_key, len(images), size, shape)))
-        turned = jax.random.randint(turn_key, (len(images),), 0, 2)
+        turned = draw_rows(lambda rows: jax.random.randint(turn_key, (rows,), 0, 2), len(images))
         pattern = jax.vmap(jnp.roll, (0, 0, None))(patterns[kind].astype(images.dtype)[turned], corners, (0, 1))
         bump = pattern[..., None] * _signs(sign_key, (len(images), 1, 1, channels), images.dtype)
         inside = jnp.where(window, old, 0.0)
@@ -119,7 +120,8 @@ def _odd_size(share: float, height: int, width: int) -> tuple[int, int]:
 
 def _corners(key: PRNGKey, count: int, size: Int[Array, "2"], shape: tuple[int, ...]) -> Int[Array, "batch 2"]:
     """Draw the upper left corner of a window that fits into the image, one an example."""
-    return jax.random.randint(key, (count, 2), 0, jnp.array([shape[:2]]) - size[None] + 1)
+    limits = jnp.array([shape[:2]]) - size[None] + 1
+    return draw_rows(lambda rows: jax.random.randint(key, (rows, 2), 0, limits), count)
 
 
 def _inside(
@@ -135,7 +137,8 @@ def _inside(
 
 
 def _signs(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    return jax.random.rademacher(key, shape, dtype)
+    num_rows, *rest = shape
+    return draw_rows(lambda rows: jax.random.rademacher(key, (rows, *rest), dtype), num_rows)
 
 
 def _channel_length(images: Images) -> Float[Array, "batch 1 1 channels"]:
@@ -158,7 +161,7 @@ def _tiles(key: PRNGKey, images: Images) -> Images:
     def stretch(values: Array) -> Array:
         return jnp.repeat(jnp.repeat(values, side, axis=1), side, axis=2)
 
-    turned = stretch(jax.random.bernoulli(turn_key, 0.5, (batch, *grid, 1)))
+    turned = stretch(draw_rows(lambda rows: jax.random.bernoulli(turn_key, 0.5, (rows, *grid, 1)), batch))
     bumps = jnp.where(turned, upright, lying) * stretch(_signs(sign_key, (batch, *grid, channels), images.dtype))
     margins = [(length - side * count) // 2 for length, count in zip((height, width), grid, strict=True)]
     rests = [

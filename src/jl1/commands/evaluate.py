@@ -7,12 +7,14 @@ from absl import flags
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
-from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
+from jl1.cli_flags import check_names, define_data_dir, define_processes, define_workdir, parse, read_radius
+from jl1.devices import Devices
 from jl1.display import show_evaluation
 from jl1.errors import UserError
 from jl1.evaluator import EvaluationOptions, evaluate_run
+from jl1.processes import is_first, join_by_flags, same_folder
 from jl1.reporters import open_reporter
-from jl1.terminal import open_console
+from jl1.terminal import open_console, say
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
 _POINTS = ("test", "validation")
@@ -20,12 +22,16 @@ _POINTS = ("test", "validation")
 
 def run(arguments: list[str]) -> int:
     """Attack the newest checkpoint of a run again."""
-    parsed = parse(arguments, define_workdir, define_data_dir, _define_attacks)
+    parsed = parse(arguments, define_workdir, define_data_dir, define_processes, _define_attacks)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
-    options, console, workdir = _options(parsed), open_console(), Path(parsed.workdir)
-    with open_reporter(console) as reporter:
-        rows = evaluate_run(workdir, options=options, data_dir=parsed.data_dir, reporter=reporter)
+    options, workdir = _options(parsed), Path(parsed.workdir)
+    join_by_flags(parsed)
+    console, devices = open_console(quiet=not is_first()), Devices()
+    say(console, devices.describe())
+    with same_folder(workdir) as folder, open_reporter(console) as reporter:
+        where = {"data_dir": parsed.data_dir, "devices": devices}
+        rows = evaluate_run(folder, options=options, reporter=reporter, **where)
     show_evaluation(console, rows, workdir)
     return 0
 

@@ -7,33 +7,47 @@ from absl import flags
 from rich.console import Console
 
 from jl1 import records
-from jl1.cli_flags import define_workdir
+from jl1.cli_flags import define_processes, define_workdir
 from jl1.config import Config, validate_config
 from jl1.config_files import config_from_dict, run_name
 from jl1.config_flags import parse_config, parse_overrides, take_config_name
+from jl1.devices import Devices
 from jl1.display import show_result
 from jl1.errors import InterruptedEarlyError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
+from jl1.processes import is_first, join_by_flags, same_folder
 from jl1.reporters import PlainReporter, open_reporter
 from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:
     """Train, attack and record one run; without --config go on with the run in --workdir, if there is one."""
-    config, parsed = parse_config(arguments, "quickstart", define_workdir, _define_train)
-    name, rest = take_config_name(arguments)
-    if name is None and parsed.workdir and records.is_run(Path(parsed.workdir)):
-        stored = config_from_dict(records.read_config(Path(parsed.workdir)))
-        config, parsed = parse_overrides(stored, rest, define_workdir, _define_train)
-    validate_config(config)
+    config, parsed = parse_config(arguments, "quickstart", *_FLAGS)
     workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
-    console = open_console()
     if parsed.until_stdin_closes:
-        return _run_for_a_sweep(config, workdir, console)
+        return _run_for_a_sweep(_stored_or_given(arguments, config, workdir), workdir, open_console())
+    join_by_flags(parsed)
+    with same_folder(workdir) as folder:
+        return _run_by_hand(_stored_or_given(arguments, config, folder if parsed.workdir else None), workdir, folder)
+
+
+def _stored_or_given(arguments: list[str], config: Config, folder: Path | None) -> Config:
+    """Without --config return that of the run in the folder, if there is one, with the fields that are given."""
+    name, rest = take_config_name(arguments)
+    if name is None and folder and records.is_run(folder):
+        config, _ = parse_overrides(config_from_dict(records.read_config(folder)), rest, *_FLAGS)
+    validate_config(config)
+    return config
+
+
+def _run_by_hand(config: Config, workdir: Path, folder: Path) -> int:
+    """Train on all devices and show it; `folder` is where this process works."""
+    console, devices = open_console(quiet=not is_first()), Devices()
+    say(console, devices.describe())
     stopping = "stopping: the last whole epoch is evaluated; once more to end at once"
     with open_reporter(console) as reporter, stop_on_signals(lambda: reporter.notice(stopping)) as should_stop:
-        result = train_and_evaluate(config, workdir, reporter=reporter, should_stop=should_stop)
+        result = train_and_evaluate(config, folder, reporter=reporter, should_stop=should_stop, devices=devices)
     show_result(console, result, workdir)
     return 0
 
@@ -44,12 +58,15 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("until_stdin_closes", False, text, flag_values=values)
 
 
+_FLAGS = (define_workdir, define_processes, _define_train)
+
+
 def _run_for_a_sweep(config: Config, workdir: Path, console: Console) -> int:
-    """Do the same as the child of a sweep, which may be stopped at any moment and is not to outlive it."""
+    """Train on one device as the child of a sweep, which may be stopped at any moment and is not to outlive it."""
     end_when_stdin_closes()
     with stop_on_signals(lambda: say(console, "stopping at the last whole epoch")) as should_stop:
-        reporter = _StoppableReporter(console, should_stop)
-        result = train_and_evaluate(config, workdir, reporter=reporter, should_stop=should_stop)
+        options = {"reporter": _StoppableReporter(console, should_stop), "should_stop": should_stop}
+        result = train_and_evaluate(config, workdir, devices=Devices.one(), **options)
     show_result(console, result, workdir)
     return 0
 
