@@ -100,7 +100,7 @@ GRADIENTS = {
     "closed form, probs": make_closed_form_gradient(
         NET.module, outputs="probs", scale="mean", twin_loss_fn=cross_entropy
     ),
-    "closed form, small chunks": make_closed_form_gradient(NET.module, outputs="probs", chunk_bytes=1),
+    "closed form, small chunks": make_closed_form_gradient(NET.module, outputs="probs", examples_per_pass=1),
 }
 
 QUICK = ("closed form, probs", "plain", "jacobian_frobenius_projected", "one draw, random start")

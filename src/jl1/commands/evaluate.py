@@ -28,7 +28,8 @@ def run(arguments: list[str]) -> int:
     options, workdir = _options(parsed), Path(parsed.workdir)
     join_by_flags(parsed)
     console, devices = open_console(quiet=not is_first()), Devices()
-    say(console, devices.describe())
+    if devices.count > 1:
+        say(console, devices.describe())
     with same_folder(workdir) as folder, open_reporter(console) as reporter:
         where = {"data_dir": parsed.data_dir, "devices": devices}
         rows = evaluate_run(folder, options=options, reporter=reporter, **where)

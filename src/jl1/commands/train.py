@@ -44,7 +44,8 @@ def _stored_or_given(arguments: list[str], config: Config, folder: Path | None) 
 def _run_by_hand(config: Config, workdir: Path, folder: Path) -> int:
     """Train on all devices and show it; `folder` is where this process works."""
     console, devices = open_console(quiet=not is_first()), Devices()
-    say(console, devices.describe())
+    if devices.count > 1:
+        say(console, devices.describe())
     stopping = "stopping: the last whole epoch is evaluated; once more to end at once"
     with open_reporter(console) as reporter, stop_on_signals(lambda: reporter.notice(stopping)) as should_stop:
         result = train_and_evaluate(config, folder, reporter=reporter, should_stop=should_stop, devices=devices)
