@@ -71,14 +71,6 @@ class Undisturbed(NamedTuple):
     seconds: float
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_compiled_programs(tmp_path_factory):
-    """Keep the compiled programs apart: one that a kill has cut off would trouble all other tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A function that runs a command without kills, once for all tests."""
