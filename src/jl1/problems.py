@@ -19,6 +19,22 @@ from jl1.precision import traced_with
 from jl1.training import GradientFn, TrainState, create_train_state, make_gradient
 
 
+class Network(NamedTuple):
+    """A network that no loss has been chosen for.
+
+    Attributes:
+        module: The layers.
+        apply_fn: The network.
+        optimizer: Adam with the config's constants.
+        state: The state before the first step.
+    """
+
+    module: SequentialNet
+    apply_fn: ApplyFn
+    optimizer: optax.GradientTransformation
+    state: TrainState
+
+
 class Problem(NamedTuple):
     """Everything that a config decides before training.
 
@@ -51,13 +67,19 @@ def load_data(config: Config, data_dir: str | None = None) -> Dataset:
     )
 
 
-def create_problem(config: Config, data: Dataset) -> Problem:
-    """Build the network, its loss and its first state from a valid config."""
+def create_network(config: Config, data: Dataset) -> Network:
+    """Build the network and its first state from a valid config."""
     module = create_module(config, data.num_classes)
     optimizer = optax.adam(**config.optimizer)
     state = create_train_state(
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
     )
+    return Network(module, make_apply_fn(module), optimizer, state)
+
+
+def create_problem(config: Config, data: Dataset) -> Problem:
+    """Build the network, its loss and its first state from a valid config."""
+    network = create_network(config, data)
     steps_an_epoch = -(-len(data.train.labels) // config.training.batch_size)
     hyperparameters = Hyperparameters(
         jnp.float32(config.penalty.lam),
@@ -66,24 +88,22 @@ def create_problem(config: Config, data: Dataset) -> Problem:
         jnp.int32(config.penalty.every),
         jnp.int32(config.adversarial.warmup_epochs * steps_an_epoch),
     )
-    plan = plan_gradient(config, module, params=state.params, input_shape=data.train.inputs.shape[1:])
-    apply_fn, gradient_fn = (
-        make_apply_fn(module),
-        traced_with(config.training.precision, _gradient(config, module, plan)),
-    )
-    return Problem(apply_fn, optimizer, gradient_fn, plan, hyperparameters, state)
+    input_shape = data.train.inputs.shape[1:]
+    plan = plan_gradient(config, network.module, params=network.state.params, input_shape=input_shape)
+    gradient_fn = traced_with(config.training.precision, _gradient(config, network, plan))
+    return Problem(network.apply_fn, network.optimizer, gradient_fn, plan, hyperparameters, network.state)
 
 
-def _gradient(config: Config, module: SequentialNet, plan: GradientPlan) -> GradientFn:
+def _gradient(config: Config, network: Network, plan: GradientPlan) -> GradientFn:
     """Make the gradient of the mean loss of a batch, as it is planned."""
-    apply_fn = make_apply_fn(module)
-    plain_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=False))
+    plain_fn = make_gradient(network.apply_fn, terms_fn=make_terms_fn(config, penalised=False))
     if plan.form == "plain":
         return plain_fn
     if plan.form == "closed_form" and plan.chunks:
-        gradient_fn = closed_form_gradient(config, module, plan.chunks.examples)
+        gradient_fn = closed_form_gradient(config, network.module, plan.chunks.examples)
     else:
-        gradient_fn = make_gradient(apply_fn, terms_fn=make_terms_fn(config, penalised=True, chunks=plan.chunks))
+        terms_fn = make_terms_fn(config, penalised=True, chunks=plan.chunks)
+        gradient_fn = make_gradient(network.apply_fn, terms_fn=terms_fn)
     return make_lazy_gradient(gradient_fn, plain_fn) if config.penalty.every > 1 else gradient_fn
 
 

@@ -10,7 +10,7 @@ from jl1.config import Config
 from jl1.config_files import config_from_dict
 from jl1.data import Dataset
 from jl1.errors import UserError
-from jl1.problems import attack_key, create_problem, load_data
+from jl1.problems import attack_key, create_network, load_data
 from jl1.reporting import Reporter
 from jl1.trainer import check_same_data, snapshot_template
 
@@ -51,11 +51,11 @@ def load_trained(workdir: Path, *, data_dir: str | None = None, reporter: Report
     """
     config = config_from_dict(records.read_config(workdir))
     data = load_data(config, data_dir)
-    problem = create_problem(config, data)
+    network = create_network(config, data)  # no plan of its gradient, which may not fit into this machine
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(snapshot_template(config, problem.state), (reporter or Reporter()).notice)
+        restored = checkpoints.restore(snapshot_template(config, network.state), (reporter or Reporter()).notice)
     if restored is None:
         raise UserError(f"{workdir} has no checkpoint yet; `jl1 train` with its config goes on with it")
     check_same_data(restored, data)
     params = restored.snapshot.best_params or restored.snapshot.state.params
-    return Trained(problem.apply_fn, params, restored.epoch, config, data, attack_key(config, 2))
+    return Trained(network.apply_fn, params, restored.epoch, config, data, attack_key(config, 2))
