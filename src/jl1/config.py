@@ -198,7 +198,8 @@ _METHODS = {
 
 def _near(value: Any, allowed: Iterable[str]) -> str:
     """Ask whether the nearest allowed name was meant, if there is one."""
-    return "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(str(value), allowed, n=1))
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 _CHOICES = {
