@@ -32,9 +32,9 @@ def with_tables(text: str) -> str:
 
 
 def _laid_out(layout: Layout) -> str:
-    """Write one table; statistics are folded up."""
-    table = as_markdown(layout) + "".join(f"\n\n* {line}" for line in layout.below)
-    if layout.title.endswith(": statistics"):
+    """Write one table; statistics and trends are folded up."""
+    table = as_markdown(layout)
+    if layout.title.endswith((": statistics", ": trends over lambda")):
         return f"<details><summary>{layout.title}</summary>\n\n{table}\n\n</details>"
     return f"**{layout.title}**\n\n{table}"
 

@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     title: str
     header: list[str]
     lines: list[list[str]]
-    below: list[str]
+    below: Sequence[str] = ()
 
 
 def as_rich(layout: Layout) -> Table:
@@ -48,7 +48,7 @@ def as_markdown(layout: Layout) -> str:
     """Write the rows of a table as Markdown, without title and without what stands below.
 
     Example:
-        >>> print(as_markdown(Layout("t", ["attack", "accuracy"], [["fgsm", "12.5"]], [])))
+        >>> print(as_markdown(Layout("t", ["attack", "accuracy"], [["fgsm", "12.5"]])))
         | attack | accuracy |
         | --- | ---: |
         | fgsm | 12.5 |
@@ -61,7 +61,7 @@ def as_latex(layout: Layout) -> str:
     r"""Write a table for LaTeX with the package booktabs, what stands below it in small print under it.
 
     Example:
-        >>> print(as_latex(Layout("t", ["attack", "accuracy"], [["pgd_margin", "12.5 +- 0.1"]], [])))
+        >>> print(as_latex(Layout("t", ["attack", "accuracy"], [["pgd_margin", "12.5 +- 0.1"]])))
         \begin{table}
         \caption{t}
         \centering

@@ -77,7 +77,7 @@ def test_every_number_comes_again_from_the_rows_alone(runs, real_result, tmp_pat
     (tmp_path / "more" / "sweep.json").write_text(json.dumps(sweep))
     assert main(["table", f"--workdir={runs},{tmp_path / 'more'}", f"--out={tmp_path / 'one'}"]) == 0
     assert main(["table", f"--rows={tmp_path / 'one' / 'rows.csv'}", f"--out={tmp_path / 'two'}"]) == 0
-    for name in ("table.csv", "table.tex", "rows.csv"):
+    for name in ("table.csv", "trends.csv", "table.tex", "rows.csv"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert "40.00 (1/2)" in (tmp_path / "two" / "table.md").read_text()
 

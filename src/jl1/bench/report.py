@@ -66,7 +66,7 @@ def _lay_out_scaling(model: str, tables: Sequence[Table]) -> Layout:
             if form in rows
         ]
         lines.append([f"{setup['num_classes']} classes, batch {setup['batch_size']}, side {setup['side']}", *cells])
-    return Layout(f"scaling, model {model}: ms (MB)", ["setup", *forms], lines, [])
+    return Layout(f"scaling, model {model}: ms (MB)", ["setup", *forms], lines)
 
 
 def as_markdown(content: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, comm
     for layout in page.layouts:
         say(console, layout.title)
         console.print(as_rich(layout))
-        say(console, "\n".join([*layout.below, ""]))
+        say(console, "")
     say(console, "\n".join(page.notes))
     if parsed.out:
         files = write_report(Path(parsed.out), command=command, page=page, results=results)

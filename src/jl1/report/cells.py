@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from jl1.report.columns import FINISHED, ON_THE_WAY
-from jl1.report.frames import Frame, first_row
+from jl1.report.frames import Frame
 from jl1.report.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
 from jl1.report.run_settings import SETTING_COLUMNS
-from jl1.report.summaries import Trend, holm, standard_error_of_difference, summarise, trend, welch_p
+from jl1.report.summaries import holm, standard_error_of_difference, summarise, welch_p
 
 GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
 """What networks have in common that are set side by side: all but the penalty and the seed."""
@@ -63,29 +63,6 @@ def make_cells(rows: Frame, paper: Frame) -> Cells:
     notes += _without_figures(expected.reset_index(), values)
     cells = _beside_paper(cells, paper).sort_values(_KEYS, kind="stable", ignore_index=True)
     return Cells(cells, values, notes, int(cells["p"].notna().sum()))
-
-
-def trends(group: Frame, values: Frame) -> list[tuple[tuple[str, str, str], dict[str, Any], Trend]]:
-    """Test for each penalty and measure of a group whether accuracy goes along with lambda.
-
-    Args:
-        group: Cells of one group.
-        values: The counted rows of the same group.
-
-    Returns:
-        Penalty (name, outputs, scale), measure (`MEASURE_COLUMNS`) and trend, where there is a test. Lambda 0 belongs
-        to every penalty.
-    """
-    found = []
-    ways = group.loc[group["lam"] > 0, ["penalty", "outputs", "scale"]].drop_duplicates()
-    measured = [part for _, part in values.groupby([*MEASURE_COLUMNS], sort=True)]
-    for way in ways.itertuples(index=False, name=None):
-        for part in measured:
-            chosen = (part["lam"] == 0) | (part[["penalty", "outputs", "scale"]] == list(way)).all(axis=1)
-            result = trend(part.loc[chosen, "lam"].tolist(), part.loc[chosen, "accuracy"].tolist())
-            if result is not None:
-                found.append((way, first_row(part[[*MEASURE_COLUMNS]]), result))
-    return found
 
 
 def _counted(rows: Frame) -> tuple[Frame, list[str]]:

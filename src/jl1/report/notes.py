@@ -1,11 +1,10 @@
-"""The lines below the tables: trends, what the runs were made with, what is not there."""
+"""The lines below the tables: how they are read, what the runs were made with, what is not there."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from jl1.report.cells import Cells, trends
+from jl1.report.cells import Cells
 from jl1.report.frames import Frame
-from jl1.report.names import has_several_points, measure_name, measure_place, penalties_of, penalty_name
 from jl1.report.paper_numbers import NUM_REPEATS, paper_numbers
 from jl1.report.run_settings import differing_fields
 
@@ -13,7 +12,7 @@ _SOURCES = {"machine": "machines", "jax": "versions of jax", "commit": "commits"
 _SAYS_NOTHING = ("", "plain")  # not recorded; without a penalty there is one form only
 
 
-def legend(cells: Cells) -> list[str]:
+def legend(cells: Cells, trends: Frame) -> list[str]:
     """Say how the tables are read."""
     lines = [
         "Accuracy in %, mean +- standard deviation over seeds (n - 1); 95 %: t-interval of the mean; k/m: k of m runs."
@@ -23,6 +22,11 @@ def legend(cells: Cells) -> list[str]:
             "p: Welch's t-test against lambda 0 of the same table and attack, corrected after Holm over the "
             f"{cells.num_tests} tests of all these tables."
         )
+    if len(trends):
+        lines.append(
+            "tau: Kendall's, between lambda and accuracy over all runs of a penalty and of lambda 0; p: two-sided, "
+            f"corrected after Holm over the trends of all these tables, {len(trends)}."
+        )
     if cells.cells["paper_mean"].notna().any():
         lines.append(
             f"Paper: {NUM_REPEATS} repeats. SE: jl1's mean minus the paper's, in standard errors of the difference."
@@ -31,20 +35,6 @@ def legend(cells: Cells) -> list[str]:
         lines.append("n = 1: one seed has no standard deviation, no interval and no test.")
     if (cells.cells["rule"] == "standing").any():
         lines.append("(standing): a point that is wrong without an attack counts as broken, as in `jl1 evaluate`.")
-    return lines
-
-
-def trend_lines(group: Frame, values: Frame) -> list[str]:
-    """Write a line a measure, and penalty if there are several, on how accuracy goes along with lambda."""
-    with_points, several = has_several_points(group), len(penalties_of(group)) > 1
-    lines = []
-    for penalty, measure, found in sorted(trends(group, values), key=lambda each: measure_place(each[1])):
-        name = measure_name(measure, with_points=with_points)
-        way = f", {penalty_name(penalty)}" if several else ""
-        lines.append(
-            f"trend over lambda, {name}{way}: Kendall's tau {found.tau:+.2f}, p {p_text(found.p)} (not corrected), "
-            f"{found.n} runs"
-        )
     return lines
 
 

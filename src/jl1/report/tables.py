@@ -1,12 +1,22 @@
-"""Cells laid out as tables: accuracies over lambda, and the statistics behind each of them."""
+"""Cells laid out as tables: accuracies over lambda, the statistics behind each of them, the trends over lambda."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
 from jl1.report.frames import Frame, as_mappings
-from jl1.report.names import group_name, measures_of, network_name, varying_penalty
-from jl1.report.notes import p_text, trend_lines
+from jl1.report.names import (
+    group_name,
+    has_several_points,
+    measure_name,
+    measure_place,
+    measures_of,
+    network_name,
+    penalties_of,
+    penalty_name,
+    varying_penalty,
+)
+from jl1.report.notes import p_text
 from jl1.text_tables import Layout
 
 _STATISTICS = (
@@ -15,23 +25,26 @@ _STATISTICS = (
 _ORDER = ["lam", "penalty", "outputs", "scale"]
 
 
-def lay_out(cells: Cells) -> list[Layout]:
-    """Write two tables a group of networks: the accuracies over lambda, and their statistics.
+def lay_out(cells: Cells, trends: Frame) -> list[Layout]:
+    """Write up to three tables a group of networks: the accuracies over lambda, their statistics, and the trends.
 
     Args:
         cells: Of `cells.make_cells`.
+        trends: Of `trends.make_trends`.
 
     Returns:
-        The tables; the trends over lambda stand below the first of each two. Without a second seed or a number of the
-        paper there are no statistics.
+        The tables. Without a second seed or a number of the paper there are no statistics, without three lambdas no
+        trends.
     """
-    values = {key: part for key, part in cells.values.groupby([*GROUP_COLUMNS])}
     layouts, several = [], cells.cells["settings"].nunique() > 1
+    of_group = {key: part for key, part in trends.groupby([*GROUP_COLUMNS])}
     for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
         name = group_name(group, with_settings=several)
-        layouts.append(Layout(name, *_accuracies(group), trend_lines(group, values[key])))
+        layouts.append(Layout(name, *_accuracies(group)))
         if group[["std", "paper_mean"]].notna().any(axis=None):
-            layouts.append(Layout(f"{name}: statistics", *_statistics(group), []))
+            layouts.append(Layout(f"{name}: statistics", *_statistics(group)))
+        if key in of_group:
+            layouts.append(Layout(f"{name}: trends over lambda", *_trends(group, of_group[key])))
     return layouts
 
 
@@ -61,6 +74,17 @@ def _statistics(group: Frame) -> tuple[list[str], list[list[str]]]:
             lines.append([title, network, *_figures(cell)])
     filled = [index for index in range(len(_STATISTICS)) if any(line[index] for line in lines)]
     return [_STATISTICS[index] for index in filled], [[line[index] for index in filled] for line in lines]
+
+
+def _trends(group: Frame, trends: Frame) -> tuple[list[str], list[list[str]]]:
+    """Write a line a measure, and penalty if there are several, the weakest attack first."""
+    with_points, several = has_several_points(group), len(penalties_of(group)) > 1
+    lines = []
+    for found in sorted(as_mappings(trends), key=measure_place):
+        penalty = [penalty_name((found["penalty"], found["outputs"], found["scale"]))] if several else []
+        figures = [_signed(found["tau"]), p_text(found["p_holm"]), f"{found['num_runs']}"]
+        lines.append([measure_name(found, with_points=with_points), *penalty, *figures])
+    return ["accuracy in %", *(["penalty"] if several else []), "tau", "p", "runs"], lines
 
 
 def _network_names(networks: Frame) -> list[str]:

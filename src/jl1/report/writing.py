@@ -9,6 +9,7 @@ from jl1.report.pages import Page, page_as_markdown
 from jl1.report.results import Results, write_rows
 from jl1.text_tables import as_latex
 
+_FILES = ("table.md", "table.tex", "table.csv", "trends.csv", "rows.csv")
 NO_PICTURES = "no pictures: they need matplotlib (pip install 'jl1[plots]')"
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine
 
@@ -23,8 +24,8 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
         results: What they were made from.
 
     Returns:
-        table.md, table.tex, table.csv (a line a cell, accuracies as fractions), rows.csv, and the pictures if
-        matplotlib is there.
+        table.md, table.tex, table.csv (a line a cell, accuracies as fractions), trends.csv (a line a trend), rows.csv,
+        and the pictures if matplotlib is there.
 
     Raises:
         UserError: The folder cannot be written.
@@ -34,8 +35,9 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
         (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
         (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in page.layouts) + "\n")
         page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
+        page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
         pictures = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else []
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
-    return [*(folder / name for name in ("table.md", "table.tex", "table.csv", "rows.csv")), *pictures]
+    return [*(folder / name for name in _FILES), *pictures]
