@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jl1.config import Config, default_config, read_field
 from jl1.config_folder import config_folder, config_names
+from jl1.data_tiles import tiled_name
 from jl1.errors import UserError
 from jl1.stored_configs import config_digest, differences
 
@@ -148,8 +149,7 @@ def run_name(config: Config) -> str:
         >>> run_name(default_config())[:-7]
         'mnist-C-jacobian_l1-probs-mean-lam50-seed0'
     """
-    tiles = f"_x{config.data.tiles}" if config.data.tiles > 1 else ""
-    parts = [f"{config.data.name}{tiles}", config.model.name]
+    parts = [tiled_name(config.data.name, config.data.tiles), config.model.name]
     if config.penalty.lam > 0 and config.penalty.name != "none":
         parts += [
             config.penalty.name,

@@ -18,6 +18,16 @@ def num_classes_of(tiles: int) -> int:
     return NUM_CLASSES**tiles
 
 
+def tiled_name(name: str, tiles: int) -> str:
+    """Name a data set by how many of its images make one.
+
+    Example:
+        >>> tiled_name("mnist", 1), tiled_name("mnist", 3)
+        ('mnist', 'mnist_x3')
+    """
+    return f"{name}_x{tiles}" if tiles > 1 else name
+
+
 def tile_splits(splits: Iterable[np.ndarray], tiles: int, name: str) -> list[np.ndarray]:
     """Make the training, validation and test set of a problem out of those of a dataset; see `tile_records`."""
     if not 1 <= tiles <= MOST_TILES:

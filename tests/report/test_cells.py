@@ -73,6 +73,15 @@ def test_the_paper_stands_beside_its_own_cells_with_the_difference_in_standard_e
     assert cells_of(ladder, paper=()).cells["paper_mean"].isna().all()
 
 
+def test_images_side_by_side_are_another_data_set_without_a_number_of_the_paper(real_result, tmp_path):
+    write_seeds(tmp_path, real_result, PLAIN, lam=50.0)
+    write_seeds(tmp_path, real_result, LARGE, lam=50.0, name="tiles", data__tiles=2)
+    cells = cells_of(tmp_path)
+    assert math.isnan(one(cells, dataset="mnist_x2", attack="fgsm")["paper_mean"])
+    assert one(cells, dataset="mnist", attack="fgsm")["paper_mean"] == 0.2992
+    assert cells.cells["settings"].nunique() == 1
+
+
 def test_table_3_compares_the_surrogate_with_twins_alone(real_result, tmp_path):
     twins = {"adversarial__epsilon": 0.1, "attack": ("fgsm", 0.1)}
     surrogate = {"penalty__name": "class_sum_l1", "penalty__outputs": "logits"}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jl1.data_tiles import tiled_name
 from jl1.stored_configs import config_digest
 
 SETTING_COLUMNS = (
@@ -12,7 +13,7 @@ SETTING_COLUMNS = (
 """What one network is told from another by, but for the seed."""
 
 _SHOWN = {
-    *("data.name", "data.dir", "model.name", "seed", "seeds", "log", "evaluation", "penalty"),
+    *("data.name", "data.tiles", "data.dir", "model.name", "seed", "seeds", "log", "evaluation", "penalty"),
     *("adversarial.method", "adversarial.epsilon", "adversarial.warmup_epochs", "adversarial.num_steps"),
     *("model.convolution",),  # the same numbers up to rounding
 }
@@ -42,7 +43,7 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     attacked = attack["epsilon"] > 0
     seeds = [f"{name} {seed}" for name, seed in config.get("seeds", {}).items() if seed is not None]
     return {
-        "dataset": config["data"]["name"],
+        "dataset": tiled_name(config["data"]["name"], config["data"].get("tiles", 1)),
         "model": config["model"]["name"],
         "method": _method(attack) if attacked else "",
         "train_epsilon": attack["epsilon"],
