@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Outputs, PerExample, PRNGKey, Scalar
+from jl1.evaluated import value_and_pullback
 from jl1.jacobian import entrywise_l1, squared_l2
 from jl1.shares import draw_rows
 
@@ -55,7 +56,7 @@ def jacobian_l1_sampled_classes(
         >>> sorted(jacobian_l1_sampled_classes(lambda x: x @ weights.T, inputs, key=key).tolist())
         [6.0, 7.0]
     """
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
     classes = draw_classes(key, outputs, num_draws=num_draws)
     row_norms = _mean_over_draws(lambda drawn: entrywise_l1(pullback(_one_hot(drawn, outputs))[0]), classes)
     return outputs.shape[1] * row_norms
@@ -94,7 +95,7 @@ def jacobian_l1_finite_difference(
     """
     if step_size <= 0:
         raise ValueError(f"step_size={step_size}: must be above 0")
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
 
     def one_draw(drawn: Int[Array, " batch"]) -> PerExample:
         chosen = _one_hot(drawn, outputs)
@@ -126,7 +127,7 @@ def jacobian_l1_random_sign(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGK
     References:
         Szarek 1976, "On the best constants in the Khinchin inequality", Studia Mathematica 58.
     """
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
     signs = _draw(jax.random.rademacher, key, num_draws, outputs)
     return _mean_over_draws(lambda sign: entrywise_l1(pullback(sign)[0]), signs)
 
@@ -149,7 +150,7 @@ def jacobian_l21_projected(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKe
     Raises:
         ValueError: `num_draws` below 1.
     """
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
     normal = _draw(jax.random.normal, key, num_draws, outputs)
     return math.sqrt(math.pi / 2) * _mean_over_draws(lambda vector: entrywise_l1(pullback(vector)[0]), normal)
 
@@ -177,7 +178,7 @@ def jacobian_frobenius_projected(
     References:
         Hoffman, Roberts, Yaida 2019, "Robust learning with Jacobian regularization", arXiv:1908.02729.
     """
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
     normal = _draw(jax.random.normal, key, num_draws, outputs)
     unit = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
     return outputs.shape[1] * _mean_over_draws(lambda vector: squared_l2(pullback(vector)[0]), unit)

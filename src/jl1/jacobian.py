@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Jacobian, OutputsFn, PerExample
+from jl1.evaluated import value_and_pullback
 
 
 def input_jacobian(outputs_fn: OutputsFn, inputs: Inputs) -> Jacobian:
@@ -93,7 +94,8 @@ def input_gradient(per_example_fn: Callable[[Inputs], PerExample], inputs: Input
     Returns:
         The gradient of each example's value with respect to that example.
     """
-    return jax.grad(lambda points: jnp.sum(per_example_fn(points)))(inputs)
+    values, pullback = value_and_pullback(per_example_fn, inputs)
+    return pullback(jnp.ones_like(values))[0]
 
 
 def sum_over_jacobian_rows(
@@ -149,7 +151,7 @@ def _sum_over_rows(
     row_fn: Callable[[Inputs], PerExample], batched_fn: BatchedFn, outputs_per_pass: int, inputs: Inputs
 ) -> PerExample:
     """Run one forward pass, and a loop of reverse passes."""
-    outputs, pullback = jax.vjp(batched_fn, inputs)
+    outputs, pullback = value_and_pullback(batched_fn, inputs)
     chex.assert_rank(outputs, 2)
     num_outputs = outputs.shape[1]
 

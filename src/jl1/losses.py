@@ -29,6 +29,7 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.fgsm import fgsm
+from jl1.evaluated import evaluate_once
 
 
 class LossTerms(NamedTuple):
@@ -124,13 +125,14 @@ def penalised_loss(
         >>> [round(float(term[0]), 4) for term in terms]  # 0.6931 + 0.5 * 6.5
         [3.9431, 0.6931, 6.5]
     """
-    logits = logits_fn(inputs)
+    network = logits_fn if penalty_fn is None else evaluate_once(logits_fn, inputs)
+    logits = network(inputs)
     chex.assert_rank(logits, 2)
     losses = loss_fn(logits, labels)
     if penalty_fn is None:
         return LossTerms(losses, losses, jnp.zeros_like(losses))
     keys = {} if key is None else {"key": key}  # a penalty of one's own need not take any
-    penalties = penalty_fn(logits_fn, inputs, labels=labels, **keys)
+    penalties = penalty_fn(network, inputs, labels=labels, **keys)
     return LossTerms(losses + lam * penalties, losses, penalties)
 
 

@@ -13,10 +13,12 @@ All take a batched function and the inputs and return one value an example, neit
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 
 from jl1.array_types import BatchedFn, Inputs, PerExample
+from jl1.evaluated import compose
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2, sum_over_jacobian_rows
 
 
@@ -69,7 +71,7 @@ def class_sum_l1(batched_fn: BatchedFn, inputs: Inputs) -> PerExample:
         >>> class_sum_l1(lambda x: x @ weights.T, jnp.zeros((1, 2))).tolist()
         [5.5]
     """
-    return entrywise_l1(input_gradient(lambda points: jnp.sum(batched_fn(points), axis=-1), inputs))
+    return entrywise_l1(input_gradient(compose(partial(jnp.sum, axis=-1), batched_fn), inputs))
 
 
 def jacobian_frobenius(

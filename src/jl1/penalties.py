@@ -30,6 +30,7 @@ from jl1.estimators import (
     jacobian_l21_projected,
     output_change,
 )
+from jl1.evaluated import compose
 from jl1.norms import class_sum_l1, jacobian_frobenius, jacobian_l1, loss_gradient_l1, loss_gradient_l2
 
 
@@ -186,7 +187,7 @@ def _jacobian_penalty(
 ) -> PerExample:
     """Penalise the Jacobian of output_fn(logits)."""
     del labels, key  # the Jacobian does not depend on them
-    values = norm_fn(lambda points: output_fn(logits_fn(points)), inputs)
+    values = norm_fn(compose(output_fn, logits_fn), inputs)
     return values / _num_entries(scale, jax.eval_shape(logits_fn, inputs).shape[1], inputs)
 
 
@@ -220,7 +221,7 @@ def _loss_gradient_penalty(
 ) -> PerExample:
     """Penalise the gradient of the loss."""
     del key  # nothing is random
-    values = norm_fn(lambda points: loss_fn(logits_fn(points), labels), inputs)
+    values = norm_fn(compose(lambda logits: loss_fn(logits, labels), logits_fn), inputs)
     return values / _num_entries(scale, 1, inputs)
 
 

@@ -12,6 +12,7 @@ import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, project, random_start
+from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
 
 
@@ -55,7 +56,7 @@ def fgsm(
         [[0.25, 0.25]]
     """
     check_radius(epsilon, lower, upper)
-    gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), inputs)
+    gradient = input_gradient(compose(lambda logits: loss_fn(logits, labels), logits_fn), inputs)
     return sign_step(inputs, gradient, epsilon=epsilon, lower=lower, upper=upper)
 
 
