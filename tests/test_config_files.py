@@ -8,10 +8,10 @@ import jax
 import pytest
 
 from jl1.config import default_config, validate_config
+from jl1.config_fields import field_names
 from jl1.config_files import (
     config_from_dict,
     config_to_dict,
-    field_names,
     load_config,
     run_name,
 )
@@ -59,8 +59,45 @@ def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
     )
     assert load_config(str(file)).seed == 7
     assert load_config(f"{file}:11").seed == 11
-    with pytest.raises(UserError, match=r"mine\.py fails with ValueError: invalid literal.*'x'"):
+    with pytest.raises(UserError, match=r"mine\.py line 4 fails with ValueError: invalid literal.*'x'"):
         load_config(f"{file}:x")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("c.penalty.lamda = 3", "4: there is no field config.penalty.lamda; did you mean config.penalty.lam?"),
+        ("c['penalty'].update({'lamda': 3})", "4: there is no field config.lamda; did you mean config.penalty.lam?"),
+        ("c.penalti.lam = 3", "4: there is no field config.penalti; did you mean config.penalty.lam?"),
+        ("c.penalty.lam = 'much'", "4: config.penalty.lam=much: must be of the type of its default, 50.0"),
+        ("c.penalty.lam: int = no", "4 fails with NameError: name 'no' is not defined"),
+        ("c.penalty.lam = (", "4 fails with SyntaxError: "),
+        ("return {}", ": get_config() returns {}, which is no config: start from jl1.config.default_config()"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_line(body, message, tmp_path):
+    file = tmp_path / "mine.py"
+    text = f"from jl1.config import default_config\ndef get_config():\n    c = default_config()\n    {body}\n    return c\n"
+    file.write_text(text)
+    with pytest.raises(UserError) as refusal:
+        load_config(str(file))
+    place, _, _ = message.partition(":")
+    assert f"{file}{' line ' * bool(place)}{message}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("config = 1", "has no get_config()"),
+        ("from ml_collections import ConfigDict as get_config", "the config lacks config.adversarial.beta: start from"),
+        ("def get_config():\n    from ml_collections import ConfigDict\n    return ConfigDict({'sed': 1})", "mine.py: there is no field config.sed; did you mean config.seed?"),
+    ],
+)
+def test_a_file_without_a_config_is_refused(text, message, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError) as refusal:
+        load_config(f"{tmp_path / 'mine.py'}")
+    assert message in str(refusal.value)
 
 
 def test_unknown_names_and_arguments_are_explained():

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from jl1 import data, data_sources
+from jl1 import data, data_places, data_sources
 from jl1.errors import UserError
 
 MNIST_MD5 = {
@@ -230,3 +230,22 @@ def test_full_mnist_is_the_official_one():
         images = np.rint(inputs[..., 0] * 255).astype(np.uint8)
         assert hashlib.md5(idx_bytes(images)).hexdigest() == MNIST_MD5[f"{half}_images"]
         assert hashlib.md5(idx_bytes(labels.astype(np.uint8))).hexdigest() == MNIST_MD5[f"{half}_labels"]
+
+
+def test_known_data_under_another_name_are_refused(digits, monkeypatch):
+    fingerprint = data.load_dataset("mnist", data_dir=digits[0], validation_size=0).fingerprint
+    monkeypatch.setattr(data_places, "_KNOWN", {fingerprint: "mnist"})
+    data.load_dataset("mnist", data_dir=digits[0], validation_size=0)
+    for load in (data.load_dataset, data.prepare_dataset):
+        with pytest.raises(UserError, match=r"are those of mnist, not of fashion_mnist \(IDX files in .*data.name=mnist"):
+            load("fashion_mnist", data_dir=digits[0])
+
+
+@pytest.mark.data
+def test_the_official_mnist_is_known():
+    folder = os.environ.get("JL1_DATA_DIR")
+    if not folder:
+        pytest.skip("JL1_DATA_DIR is not set")
+    assert data_places._KNOWN[data.load_dataset("mnist", data_dir=folder).fingerprint] == "mnist"
+    with pytest.raises(UserError, match="are those of mnist, not of kmnist"):
+        data.load_dataset("kmnist", data_dir=folder)

@@ -1,7 +1,11 @@
-"""Tables as text."""
+"""Tables as text, and text as it is."""
+
+import io
 
 from rich.console import Console
+from rich.table import Table
 
+from jl1.terminal import open_console, say
 from jl1.text_tables import Layout, as_latex, as_markdown, as_rich
 
 LAYOUT = Layout("A & B", ["attack", "lambda 1"], [["a_b [x] 5 %", "1.00 +- 0.10"], ["c|d", "<0.001"]], ["50 % of them"])
@@ -30,3 +34,17 @@ def test_brackets_are_no_markup_in_the_terminal():
     console = Console(width=80, record=True)
     console.print(as_rich(LAYOUT))
     assert "a_b [x] 5 %" in console.export_text()
+
+
+def test_nothing_between_colons_or_brackets_becomes_another_sign():
+    console = open_console()
+    console.file = io.StringIO()
+    say(console, "give table2:A: or [bold]table2:x:")
+    table = Table("run")
+    table.add_row("table2:x:")
+    table.add_row("[bold]")
+    console.print(table)
+    shown = console.file.getvalue()
+    assert "give table2:A: or [bold]table2:x:" in shown
+    assert shown.count("table2:x:") == 2
+    assert shown.count("[bold]") == 2

@@ -5,11 +5,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from rich.console import Console
-
 from jl1.config_folder import config_names
 from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError
-from jl1.terminal import say
+from jl1.terminal import open_console, open_error_console, say
 
 _HELP = ("help", "-h", "--help")
 _COMMANDS = ("train", "sweep", "evaluate", "audit", "table", "export", "prepare", "bench")
@@ -60,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         when interrupted before there was a result.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    errors = Console(stderr=True)
+    errors = open_error_console()
     command = arguments.pop(0) if arguments else "help"
     if command in _HELP or set(arguments) & set(_HELP):
-        say(Console(), _USAGE + f"configs: {', '.join(config_names())}")
+        say(open_console(), _USAGE + f"configs: {', '.join(config_names())}")
         return 0
     if command not in _COMMANDS:
         say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")

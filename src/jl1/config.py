@@ -7,7 +7,6 @@ settings the paper leaves open, and why each default is what it is.
 
 import difflib
 from collections.abc import Iterable, Iterator
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -15,6 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
+from jl1.config_fields import read_field
 from jl1.data import DATASETS
 from jl1.data_tiles import MOST_TILES, num_classes_of
 from jl1.errors import UserError
@@ -33,7 +33,7 @@ def default_config() -> Config:
     """Return the settings of the paper's single run: model C on MNIST with Eq. 3, no adversarial twins.
 
     Returns:
-        A new ConfigDict, one sub-dict a topic.
+        A new ConfigDict, one sub-dict a topic, locked: a field that is not there cannot be set.
     """
     config: Config = ConfigDict()
     config.seed = 0  # fixes everything below that is not set by itself
@@ -124,7 +124,7 @@ def default_config() -> Config:
             "traced_points": 8,  # validation points of trace.jsonl, Fig. 1 by epoch; 0: none
         }
     )
-    return config
+    return config.lock()
 
 
 def validate_config(config: Config) -> None:
@@ -244,8 +244,3 @@ _RANGES = {
     "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
     "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),
 }
-
-
-def read_field(config: Config, field: str) -> Any:
-    """Look up a field by its dotted name, such as `penalty.lam`."""
-    return reduce(lambda value, part: value[part], field.split("."), config)

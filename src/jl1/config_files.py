@@ -11,7 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jl1.config import Config, default_config, read_field
+from jl1.config import Config, default_config
+from jl1.config_errors import explain_failure
+from jl1.config_fields import field_names, read_field, require_field
 from jl1.config_folder import config_folder, config_names
 from jl1.data_tiles import tiled_name
 from jl1.errors import UserError
@@ -37,7 +39,7 @@ def load_config(name: str) -> Config:
     """
     stem, _, arg = name.partition(":")
     with _explained(_find_config_file(stem)) as path:
-        return _run_file(path).get_config(*([arg] if arg else [])).lock()
+        return _checked(path, _run_file(path).get_config(*([arg] if arg else [])))
 
 
 def load_sweep(name: str) -> list[dict[str, Any]]:
@@ -66,6 +68,24 @@ def load_sweep(name: str) -> list[dict[str, Any]]:
     return runs
 
 
+def _checked(path: Path, config: Any) -> Config:
+    """Refuse what is no config, or one of other fields than the defaults'."""
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returns {config!r:.60}, which is no config: start from "
+            "jl1.config.default_config(), and return it (docs/configs.md)"
+        )
+    for name in field_names(config):
+        try:
+            require_field(default_config(), name)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    missing = [name for name in field_names(default_config()) if name not in field_names(config)]
+    if missing:
+        raise UserError(f"{path}: the config lacks config.{missing[0]}: start from jl1.config.default_config()")
+    return config.lock()
+
+
 def _run_file(path: Path) -> Any:
     """Run a Python file and return it as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -73,6 +93,8 @@ def _run_file(path: Path) -> Any:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(): docs/configs.md shows one")
     return module
 
 
@@ -84,7 +106,7 @@ def _explained(path: Path) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"the config file {path} fails with {type(error).__name__}: {error}") from error
+        raise UserError(explain_failure(path, error)) from error
 
 
 def _find_config_file(stem: str) -> Path:
@@ -116,27 +138,6 @@ def config_from_dict(stored: dict[str, Any]) -> Config:
     except (TypeError, ValueError) as error:
         raise UserError(f"the stored config does not fit this version of jl1: {error}") from error
     return config.lock()
-
-
-def field_names(config: Config) -> list[str]:
-    """List the fields of a config by their dotted names, such as `penalty.lam`."""
-    names = []
-    for key, value in config.items():
-        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ConfigDict) else [key]
-    return names
-
-
-def require_field(config: Config, field: str) -> None:
-    """Refuse the dotted name of a field that does not exist, with the nearest that does.
-
-    Raises:
-        UserError: There is no such field.
-    """
-    known = field_names(config)
-    if field not in known:
-        near = difflib.get_close_matches(field, known, n=1)
-        hint = f"did you mean config.{near[0]}?" if near else "docs/configs.md lists them"
-        raise UserError(f"there is no field config.{field}; {hint}")
 
 
 def run_name(config: Config) -> str:

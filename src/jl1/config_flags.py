@@ -7,7 +7,8 @@ from ml_collections import config_flags
 
 from jl1.cli_flags import parse
 from jl1.config import Config
-from jl1.config_files import load_config, require_field
+from jl1.config_fields import require_field
+from jl1.config_files import load_config
 
 
 def parse_config(

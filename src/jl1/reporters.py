@@ -87,9 +87,9 @@ class LiveReporter(PlainReporter):
         """Show a bar on a terminal."""
         super().__init__(console)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
         )
         self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
         self._task: TaskID | None = None

@@ -10,7 +10,7 @@ from absl import flags
 from rich.console import Console
 
 from jl1.cli_flags import define_workdir
-from jl1.config import read_field
+from jl1.config_fields import read_field
 from jl1.config_files import load_config
 from jl1.config_flags import given_fields, parse_overrides, take_config_name
 from jl1.cores import pinned, share_cores, usable_cores

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from jl1.config import Config, read_field, validate_config
-from jl1.config_files import load_config, load_sweep, require_field, run_name
+from jl1.config import Config, validate_config
+from jl1.config_fields import read_field, require_field
+from jl1.config_files import load_config, load_sweep, run_name
 from jl1.errors import UserError
 
 
