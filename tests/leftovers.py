@@ -5,7 +5,7 @@ import json
 from quick import final_params
 
 _PROCESSES = ("lock", "holder.json", "log.txt")
-_TIMES = ("seconds", "examples_per_second", "versions")
+_TIMES = ("seconds", "examples_per_second", "versions", "earlier_versions")
 
 
 def leftovers(workdir):

@@ -104,12 +104,32 @@ def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    assert process.returncode == 130, output
     assert "the last whole epoch is evaluated" in output
     assert "(interrupted)" in output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["stopped_because"] == "interrupted"
     assert 2 <= result["num_epochs"] < 100
+    last = f"interrupted after {result['num_epochs']} of 100 epochs; the same command goes on"
+    assert output.splitlines()[-1] == last
+
+
+def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path):
+    fields = ("--config.training.num_epochs=1", "--config.evaluation.batch_size=10")
+    flags = ("train", "--config=quickstart:plain", *OVERRIDES, *fields, "--workdir=run")
+    process = start_jl1(*flags, cwd=tmp_path)
+    while "measured: clean" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "training is complete, but stopped before its figures were (" in output
+    assert output.rstrip().endswith("the same command goes on with them")
+    assert records.read_result(tmp_path / "run") is None
+    checkpoints = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoints").rglob("*")}
+    status, output = run_jl1("train", "--workdir=run", cwd=tmp_path)
+    assert status == 0, output
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoints").rglob("*")} == checkpoints
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_a_result_has_the_documented_fields(finished):
             "stopped_because",
             "validation_accuracy",
         ),
-        *("accuracies", "l1_jacobian_norm", "at_epochs", "seconds", "versions", "device"),
+        *("accuracies", "l1_jacobian_norm", "at_epochs", "seconds", "versions",
+        "earlier_versions", "device"),
     }
     assert (result["schema"], result["num_params"], result["num_epochs"]) == ("jl1.result/1", 567434, 3)
     assert result["stopped_because"] == "num_epochs"
@@ -142,6 +143,19 @@ def test_an_interrupted_run_is_evaluated_as_it_is_and_goes_on_to_the_same_bits(t
     assert same_bits(final_params(tmp_path / "straight"), final_params(tmp_path / "stopped"))
     assert resumed["accuracies"] == straight["accuracies"]
     assert [row["epoch"] for row in records.read_metrics(tmp_path / "stopped")] == [1, 2, 3]
+
+
+def test_a_run_that_goes_on_with_other_versions_says_and_records_them(tmp_path, monkeypatch):
+    recorder, now = Recorder(), records.versions()
+    before = now | {"jax": "0.0.1"}
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "versions", lambda: before)
+        stop = {"should_stop": lambda: len(recorder.epochs) == 1}
+        assert train_and_evaluate(quick_config(), tmp_path, reporter=recorder, **stop)["earlier_versions"] == []
+    result = train_and_evaluate(quick_config(), tmp_path, reporter=recorder)
+    assert (result["versions"], result["earlier_versions"]) == (now, [before])
+    notes = [note for note in recorder.notices if "another version" in note]
+    assert notes == [f"going on with another version than before: versions.jax: '0.0.1' -> '{now['jax']}'"]
 
 
 def test_an_interruption_within_the_warmup_of_epsilon_changes_no_bit(tmp_path):

@@ -119,6 +119,12 @@ def test_versions_name_what_can_change_a_figure():
     json.dumps(versions)
 
 
+def test_versions_are_those_of_the_start_of_the_process(monkeypatch):
+    before = records.versions()
+    monkeypatch.setattr(records, "_git_commit", lambda: "another commit")
+    assert records.versions() == before
+
+
 def test_what_a_kill_left_of_a_picture_is_removed(tmp_path):
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit" / ".images.png.0123.half").write_text("half")

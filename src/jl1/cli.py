@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 if runs of a sweep failed, 2 for bad input, 75 if another process works on the run, 130
-        when interrupted before there was a result.
+        when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = open_error_console()

@@ -67,7 +67,7 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
     """Show the final figures of a run and where its files are."""
     num_points = result["accuracies"][0]["num_examples"]
     points = result["config"]["evaluation"]["points"]
-    epochs = f"{result['num_epochs']} epochs ({result['stopped_because']})"
+    epochs = f"{result['num_epochs']} epoch{'s' * (result['num_epochs'] != 1)} ({result['stopped_because']})"
     say(console, f"\naccuracy in % on {num_points:,} {points} points after {epochs}")
     console.print(accuracy_table(result["accuracies"]))
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]

@@ -21,7 +21,7 @@ from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.gradient_plans import describe_plan
 from jl1.problems import Problem, attack_key, create_problem, load_data
 from jl1.processes import any_process, check_same
-from jl1.reporting import Reporter
+from jl1.reporting import Reporter, StoppableReporter
 from jl1.run_folder import check_workdir, open_run
 from jl1.run_lock import hold_run
 from jl1.scoring import AttackOptions, score_accuracies, score_norms
@@ -46,7 +46,8 @@ def train_and_evaluate(
         config: All settings, from `config.default_config` or a config file.
         workdir: Folder of the run.
         reporter: Told what happens; silent if not given.
-        should_stop: Asked between pieces of an epoch; True ends training after the last whole epoch.
+        should_stop: Asked between pieces of an epoch; True ends training after the last whole epoch. Asked in the
+            attacks and figures of a complete training too, which True ends at the next batch.
         devices: What shares the batches; all that JAX has if not given.
 
     Returns:
@@ -56,9 +57,11 @@ def train_and_evaluate(
         UserError: A bad config, data that are not there, or a folder that cannot be used.
         RunHeldError: Another process works on the run.
         DivergedError: The loss became infinite or not a number.
-        InterruptedEarlyError: `should_stop` before the first epoch was over.
+        InterruptedEarlyError: `should_stop` before the first epoch was over, or before the figures of a complete
+            training were.
     """
     reporter, devices = reporter or Reporter(), devices or Devices()
+    records.versions()  # of the code that runs, whatever becomes of the checkout meanwhile
     validate_config(config)
     if config.log.tensorboard:
         records.require_tensorboard()
@@ -95,7 +98,7 @@ def _run(
 ) -> dict[str, Any]:
     """Do what is left of a run: epochs, attacks, figures."""
 
-    def figures() -> dict[str, Any]:
+    def figures(reporter: Reporter = reporter) -> dict[str, Any]:
         with training.stopwatch.section("evaluate"):
             return _figures(config, problem, training.evaluated_params(), data, reporter, devices)
 
@@ -107,9 +110,10 @@ def _run(
             reporter.notice(line)
         training.run(workdir, should_stop, lambda: _keep_on_the_way(config, workdir, training.num_epochs, figures))
     if training.stopped_because != records.INTERRUPTED:
+        reporter = StoppableReporter(reporter, should_stop)
         _attack(config, workdir, training, reporter, devices)
     on_the_way = {"at_epochs": _on_the_way(workdir, training.num_epochs)}
-    result = _result(config, problem, training, figures() | on_the_way, devices)
+    result = _result(config, problem, training, figures(reporter) | on_the_way, devices)
     records.write_result(workdir, result)
     return result
 
@@ -179,6 +183,7 @@ def _result(
         "validation_accuracy": training.validation_accuracy,
         **figures,
         "seconds": {name: round(seconds, 3) for name, seconds in training.stopwatch.seconds.items()},
-        "versions": records.versions(),
+        "versions": training.versions[-1],
+        "earlier_versions": training.versions[:-1],
         "device": {"platform": devices.platform, "kind": devices.kind, "count": devices.count},
     }

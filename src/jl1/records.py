@@ -8,8 +8,9 @@ import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,16 @@ def event_writer(workdir: Path, num_epochs: int, *, wanted: bool) -> Iterator[Ca
         yield add
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of all that can change a figure, and the git commit of a checkout."""
+@cache
+def _versions_at_start() -> Mapping[str, str | None]:
+    """Look once: a checkout may change under a process, but not the code that it runs."""
     packages = ("jl1", "jax", "jaxlib", "flax", "optax", "numpy")
     return {name: metadata.version(name) for name in packages} | {"git_commit": _git_commit()}
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of all that can change a figure, and the git commit of a checkout, at the first call."""
+    return dict(_versions_at_start())
 
 
 def _git_commit() -> str | None:

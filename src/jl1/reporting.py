@@ -1,10 +1,12 @@
 """What a run tells whoever watches it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jl1.config import Config
 from jl1.data import Dataset
+from jl1.errors import InterruptedEarlyError
 
 
 class Reporter:
@@ -27,3 +29,23 @@ class Reporter:
 
     def notice(self, text: str) -> None:
         """Something that the user should know."""
+
+
+class StoppableReporter(Reporter):
+    """Passes on the figures of a complete training, and ends them at the next batch when that is asked for."""
+
+    def __init__(self, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
+        """Take who is told, and who is asked."""
+        self._reporter, self._should_stop = reporter, should_stop
+
+    def measured(self, what: str, done: int, total: int) -> None:
+        """Pass it on, unless the run is to stop; batches of attacks that are finished are kept."""
+        if self._should_stop():
+            raise InterruptedEarlyError(
+                f"training is complete, but stopped before its figures were ({what}); the same command goes on with them"
+            )
+        self._reporter.measured(what, done, total)
+
+    def notice(self, text: str) -> None:
+        """Pass it on."""
+        self._reporter.notice(text)

@@ -23,6 +23,7 @@ from jl1.problems import Problem, attack_key, order_seed
 from jl1.processes import smallest
 from jl1.reporting import Reporter
 from jl1.stopping import STOPPING, StoppingOptions
+from jl1.stored_configs import differences
 from jl1.tracing import make_trace_fn
 from jl1.training import Examples, Totals, TrainState, make_epoch, zero_totals
 
@@ -35,7 +36,11 @@ class DivergedError(UserError):
 
 
 class Trainer:
-    """The state of a run's training loop."""
+    """The state of a run's training loop.
+
+    Attributes:
+        versions: Those that have trained the run, one after the other; the last are this process's.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,9 @@ class Trainer:
         restored = self._checkpoints.restore(self._template, self._reporter.notice)
         if restored is not None:
             check_same_data(restored, self._data)
+            for before in restored.progress.get("versions", [])[-1:]:
+                if changed := differences(before, records.versions(), "versions"):
+                    self._reporter.notice(f"going on with another version than before: {', '.join(changed)}")
         self._take(restored)
         records.keep_epochs(workdir, self.num_epochs)
 
@@ -108,6 +116,8 @@ class Trainer:
         self._best_params = self._devices.replicate(snapshot.best_params)
         self.accuracies: list[float] = list(progress.get("accuracies", []))
         self.stopwatch = Stopwatch(progress.get("seconds"))
+        earlier = progress.get("versions", [])
+        self.versions = earlier if earlier[-1:] == [records.versions()] else [*earlier, records.versions()]
 
     def _is_over(self) -> bool:
         """Say whether training is over, and remember why."""
@@ -179,6 +189,7 @@ class Trainer:
             "accuracies": self.accuracies,
             "seconds": self.stopwatch.seconds,
             "data": self._data.fingerprint,
+            "versions": self.versions,
         }
         snapshot = self._devices.fetch(Snapshot(self._state, self._best_params))
         self._checkpoints.save(self.num_epochs, snapshot, progress)

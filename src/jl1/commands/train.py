@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -13,7 +14,7 @@ from jl1.config_files import config_from_dict, run_name
 from jl1.config_flags import parse_config, parse_overrides, take_config_name
 from jl1.devices import Devices
 from jl1.display import show_result
-from jl1.errors import InterruptedEarlyError
+from jl1.errors import EXIT_INTERRUPTED, InterruptedEarlyError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
 from jl1.processes import is_first, join_by_flags, same_folder
@@ -46,11 +47,20 @@ def _run_by_hand(config: Config, workdir: Path, folder: Path) -> int:
     console, devices = open_console(quiet=not is_first()), Devices()
     if devices.count > 1:
         say(console, devices.describe())
-    stopping = "stopping: the last whole epoch is evaluated; once more to end at once"
+    stopping = "stopping: the last whole epoch is evaluated, or figures end at their next batch; once more to end at once"
     with open_reporter(console) as reporter, stop_on_signals(lambda: reporter.notice(stopping)) as should_stop:
         result = train_and_evaluate(config, folder, reporter=reporter, should_stop=should_stop, devices=devices)
+    return _show(console, result, workdir)
+
+
+def _show(console: Console, result: dict[str, Any], workdir: Path) -> int:
+    """Show the figures of a run, and return the exit status."""
     show_result(console, result, workdir)
-    return 0
+    if result["stopped_because"] != records.INTERRUPTED:
+        return 0
+    most = result["config"]["training"]["num_epochs"]
+    say(console, f"interrupted after {result['num_epochs']} of {most} epochs; the same command goes on")
+    return EXIT_INTERRUPTED
 
 
 def _define_train(values: flags.FlagValues) -> None:
@@ -66,14 +76,13 @@ def _run_for_a_sweep(config: Config, workdir: Path, console: Console) -> int:
     """Train on one device as the child of a sweep, which may be stopped at any moment and is not to outlive it."""
     end_when_stdin_closes()
     with stop_on_signals(lambda: say(console, "stopping at the last whole epoch")) as should_stop:
-        options = {"reporter": _StoppableReporter(console, should_stop), "should_stop": should_stop}
+        options = {"reporter": _ImpatientReporter(console, should_stop), "should_stop": should_stop}
         result = train_and_evaluate(config, workdir, devices=Devices.one(), **options)
-    show_result(console, result, workdir)
-    return 0
+    return _show(console, result, workdir)
 
 
-class _StoppableReporter(PlainReporter):
-    """Ends attacks and figures at the next batch when the run is to stop; finished batches of attacks are kept."""
+class _ImpatientReporter(PlainReporter):
+    """Ends the figures of an interrupted training too, which nobody waits for."""
 
     def __init__(self, console: Console, should_stop: Callable[[], bool]) -> None:
         super().__init__(console)
