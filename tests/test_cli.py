@@ -2,14 +2,19 @@
 
 import json
 import signal
+from importlib import import_module
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 from quick import OVERRIDES, quick_config, run_jl1, start_jl1
+from sweeping import tiny_sweep
 
 from jl1 import records
-from jl1.cli import main
+from jl1.cli import _COMMANDS, main
+from jl1.cli_flags import describe_flags
 from jl1.config_files import config_to_dict, run_name
+from jl1.config_flags import parse_config
 from jl1.run_folder import open_run
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
@@ -97,6 +102,18 @@ def test_train_without_a_config_goes_on_with_the_run_in_its_folder(tmp_path, mon
     assert "holds the finished run" in capsys.readouterr().err
 
 
+def test_training_the_config_of_a_sweep_says_that_it_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["train", f"{tiny_sweep(tmp_path)}:500", "--config.training.num_epochs=1"]
+    assert main([*flags, "--config.optimizer.eps=1e-7"]) == 0
+    output = capsys.readouterr().out
+    name = f"{tmp_path / 'tiny.py'}:500"
+    assert f"note: {name} is a sweep of 4 runs (jl1 sweep --config={name}); this trains its base settings" in output
+    assert "after 1 epoch (num_epochs)" in output
+    assert main([*flags, "--config.seed=1"]) == 0
+    assert "is a sweep of" not in capsys.readouterr().out
+
+
 def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):
     flags = ("--config.training.num_epochs=100", "--workdir=run")
     process = start_jl1("train", "--config=quickstart:plain", *OVERRIDES, *flags, cwd=tmp_path)
@@ -123,7 +140,7 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "training is complete, but stopped before its figures were (" in output
+    assert "training is complete; stopped before its figures were (" in output
     assert output.rstrip().endswith("the same command goes on with them")
     assert records.read_result(tmp_path / "run") is None
     checkpoints = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoints").rglob("*")}
@@ -135,7 +152,8 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "no command 'trian'"),
+        (["trian"], "error: there is no command 'trian'; did you mean train? see jl1 --help"),
+        (["foo"], "error: there is no command 'foo'; see jl1 --help"),
         (["train", "--config.penalty.lamm=1"], r"no field config.penalty.lamm; did you mean config.penalty.lam?"),
         (["train", "--config.penalty.lam=much"], "could not convert string to float: 'much'"),
         (["train", "--config.training.num_epochs=1.5"], "invalid literal for int"),
@@ -159,7 +177,10 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
         ),
         (["evaluate", "--workdir=x", "--attacks=standart"], "did you mean standard?"),
         (["evaluate", "--workdir=x", "--attacks="], "--attacks: there is no name in it"),
-        (["evaluate", "--workdir=x", "--epsilons=8"], "did you mean 8/255 = 0.0313725?"),
+        (["evaluate", "--workdir=x", "--epsilons=8"], "did you mean 8/255?"),
+        (["evaluate", "--workdir=x", "--epsilons=8/0"], "'8/0' is not a number in [0, 1]"),
+        (["evaluate", "--workdir=x", "--epsilons=8/255"], "x is not the folder of a jl1 run"),
+        (["train", "--config.adversarial.epsilon=8/"], "could not convert string to float: '8/'"),
         (["evaluate", "--workdir=x", "--epsilons=nan"], "'nan' is not a number in [0, 1]"),
         (["evaluate", "--workdir=x", "--epsilons="], "--epsilons: there is no radius in it"),
         (["evaluate", "--workdir=x", "--budget=fats"], "there are full, few_classes, fast; did you mean fast?"),
@@ -186,11 +207,37 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
 
 
 def test_help_names_the_commands_and_the_configs(capsys):
-    assert main(["help"]) == 0
+    assert main([]) == main(["help"]) == main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert main(["train", "--help"]) == 0
-    for word in ("jl1 train", "jl1 evaluate", "jl1 export", "jl1 prepare", "quickstart", "train"):
-        assert word in text
+    for word in (*(f"\n  jl1 {command} " for command in _COMMANDS), "quickstart", "COMMAND --help"):
+        assert text.count(word) == 3
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_the_help_of_a_command_has_a_line_for_each_of_its_flags_alone(command, capsys):
+    assert main([command, "--help"]) == main(["help", command]) == 0
+    output = capsys.readouterr().out
+    half = len(output) // 2
+    assert output[:half] == output[half:]
+    title, *lines = output[:half].splitlines()
+    assert title.startswith(f"jl1 {command}: ")
+    flags = [line.split()[0].partition("=")[0] for line in lines if line.startswith("  --")]
+    expected = [f"--{name}" for name in describe_flags(*import_module(f"jl1.commands.{command}").FLAGS)]
+    with_config = ["--config", "--config.FIELD"] if command in ("train", "sweep", "prepare") else []
+    assert flags == with_config + expected
+    assert len(lines) <= len(flags) + 4
+    assert command != "evaluate" or "[0.1,0.2,0.3]" in output
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jl1 {version('jl1')}\n"
+
+
+def test_a_radius_of_the_config_may_be_a_fraction():
+    flags = ["--config.adversarial.epsilon=8/255", "--config.evaluation.epsilons=4/255,0.1"]
+    config, _ = parse_config(flags, "train")
+    assert (config.adversarial.epsilon, config.evaluation.epsilons) == (8 / 255, (4 / 255, 0.1))
 
 
 def test_prepare_says_what_it_did(capsys):

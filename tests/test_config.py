@@ -107,6 +107,24 @@ def test_a_setting_that_the_method_does_not_use_is_refused(method, field, value,
     validate_config(config)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "mnist_5k", "validation_size": 400}, "validation_size=400: mnist_5k has a split of its own"),
+        ({"name": "mnist_5k", "split": "random"}, "split='random': mnist_5k has a split of its own"),
+        ({"name": "mnist_5k", "split_seed": 1}, "split_seed=1: mnist_5k has a split of its own"),
+        ({"split_seed": 1}, "split_seed=1: needs config.data.split=random"),
+    ],
+)
+def test_a_setting_of_the_split_without_effect_is_refused(data, message):
+    config = default_config()
+    config.data.update(data)
+    with pytest.raises(UserError, match=f"config.data.{message}"):
+        validate_config(config)
+    config.data.update({"name": "mnist", "split": "random"})
+    validate_config(config)
+
+
 @pytest.mark.parametrize("method", ["pgd", "trades"])
 def test_the_change_of_the_outputs_needs_twins(method):
     config = default_config()

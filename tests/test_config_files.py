@@ -77,8 +77,8 @@ def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
 )
 def test_a_mistake_in_a_file_is_named_with_its_line(body, message, tmp_path):
     file = tmp_path / "mine.py"
-    text = f"from jl1.config import default_config\ndef get_config():\n    c = default_config()\n    {body}\n    return c\n"
-    file.write_text(text)
+    start = "from jl1.config import default_config\ndef get_config():\n    c = default_config()\n"
+    file.write_text(f"{start}    {body}\n    return c\n")
     with pytest.raises(UserError) as refusal:
         load_config(str(file))
     place, _, _ = message.partition(":")
@@ -90,7 +90,10 @@ def test_a_mistake_in_a_file_is_named_with_its_line(body, message, tmp_path):
     [
         ("config = 1", "has no get_config()"),
         ("from ml_collections import ConfigDict as get_config", "the config lacks config.adversarial.beta: start from"),
-        ("def get_config():\n    from ml_collections import ConfigDict\n    return ConfigDict({'sed': 1})", "mine.py: there is no field config.sed; did you mean config.seed?"),
+        (
+            "def get_config():\n    from ml_collections import ConfigDict\n    return ConfigDict({'sed': 1})",
+            "mine.py: there is no field config.sed; did you mean config.seed?",
+        ),
     ],
 )
 def test_a_file_without_a_config_is_refused(text, message, tmp_path):

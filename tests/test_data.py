@@ -237,7 +237,9 @@ def test_known_data_under_another_name_are_refused(digits, monkeypatch):
     monkeypatch.setattr(data_places, "_KNOWN", {fingerprint: "mnist"})
     data.load_dataset("mnist", data_dir=digits[0], validation_size=0)
     for load in (data.load_dataset, data.prepare_dataset):
-        with pytest.raises(UserError, match=r"are those of mnist, not of fashion_mnist \(IDX files in .*data.name=mnist"):
+        with pytest.raises(
+            UserError, match=r"are those of mnist, not of fashion_mnist \(IDX files in .*data.name=mnist"
+        ):
             load("fashion_mnist", data_dir=digits[0])
 
 

@@ -28,10 +28,13 @@ class Notices(Reporter):
     """Keeps what it is told, and stops at a chosen report."""
 
     def __init__(self, stop_at=None):
-        self.notices, self.reports, self.stop_at = [], [], stop_at
+        self.notices, self.reports, self.kept_ones, self.stop_at = [], [], [], stop_at
 
     def notice(self, text):
         self.notices.append(text)
+
+    def kept(self, what):
+        self.kept_ones.append(what)
 
     def measured(self, what, done, total):
         self.reports.append((what, done, total))
@@ -128,7 +131,10 @@ def test_a_finished_evaluation_is_read_and_not_repeated(evaluated, attacked):
     assert evaluate_run(workdir, options=OPTIONS, reporter=reporter) == rows
     assert attacked == []
     assert records.read_evaluation(workdir) == rows
-    assert ("pgd_margin 0.1 (7 of 7)", 100, 100) in reporter.reports
+    assert len(reporter.kept_ones) == 7
+    assert reporter.kept_ones[-1] == "pgd_margin 0.1 (7 of 7)"
+    assert ("pgd_margin 0.1 (7 of 7)", 80, 100) in reporter.reports
+    assert all(done < total for _, done, total in reporter.reports)
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_bits_and_repeats_no_batch(
@@ -163,6 +169,7 @@ def test_a_damaged_batch_is_computed_again(evaluated, attacked, tmp_path, damage
     reporter = Notices()
     assert evaluate_run(workdir, options=OPTIONS, reporter=reporter) == rows
     assert attacked == [40]
+    assert len(reporter.kept_ones) == 6
     assert "fgsm-test40-0.1.npz is damaged" in reporter.notices[0]
     assert piece.read_bytes() == content
 

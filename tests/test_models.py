@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_weights_as_ever(initialised):
             {"name": "A", "padding": ("SAME", "VALID")},
             r"\('SAME', 'VALID'\) for model A: needs 3 of SAME or VALID",
         ),
-        ({"name": "C", "padding": ("SAME",)}, "for model C: needs 0 of SAME or VALID"),
+        ({"name": "C", "padding": ("SAME",)}, "model C has no convolution; leave `table`"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_known_ones(choice, message):

@@ -86,8 +86,12 @@ def test_failed_runs_are_tried_again_only_when_asked_for_and_finished_ones_never
     logs = {path: path.read_text() for path in folder.glob("*/log.txt")}
     arguments = ["sweep", "--config=tiny.py", "--workdir=out"]
     assert main(arguments) == 1
+    output = capsys.readouterr().out
+    assert "failed earlier, and not tried again: mnist_5k-C-plain-seed9-" in output
+    assert "to try all of them again: jl1 sweep --config=tiny.py --workdir=out --retry_failed" in output
     assert {path: path.read_text() for path in folder.glob("*/log.txt")} == logs
     assert main([*arguments, "--retry_failed"]) == 1
+    assert "failed: mnist_5k-C-plain-seed9-" in capsys.readouterr().out
     again = {path: path.read_text() for path in folder.glob("*/log.txt")}
     changed = [path for path in logs if again[path] != logs[path]]
     assert [path.parent.name for path in changed] == [expand_runs("tiny.py")[3].name]
@@ -109,7 +113,7 @@ def test_a_dry_run_predicts_from_the_runs_that_are_there_and_writes_nothing(two_
     assert "with 2 at once on this machine: about 0:0" in output
     assert "seed=2 training.num_epochs=7" in output
     assert main(["sweep", "--config=tiny.py", *dry]) == 0
-    assert "4 runs, 3 finished, 1 failed, 0 left" in capsys.readouterr().out
+    assert "4 runs, 3 finished, 1 failed (--retry_failed tries them again), 0 left" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -281,6 +285,9 @@ def test_filters_keep_the_runs_with_one_of_the_values():
         select(runs, ["seed=10"])
     with pytest.raises(UserError, match=r"did you mean config\.seed"):
         select(runs, ["sed=1"])
+    with pytest.raises(UserError, match=r"there is no field config\.lam; did you mean config\.penalty\.lam\?"):
+        select(runs, ["lam=10"])
+    assert len(select(runs, ["adversarial.epsilon=3/10"])) == 20
 
 
 @pytest.mark.parametrize(
@@ -302,6 +309,8 @@ def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
         (["sweep", "--config=train"], "no sweep(add)"),
         (["sweep", "--config=table2:D"], "table2:A, table2:B or table2:C"),
         (["sweep", "--config=table2", "--config.penalty.lamm=1"], "did you mean config.penalty.lam?"),
+        (["sweep", "--config=fashion"], "error: fashion_mnist is not prepared on this machine"),
+        (["sweep", "--config=table2", "--config.data.dir=nowhere"], "error: data folder nowhere does not exist"),
         (["sweep", "--config=table2", "--cores=x"], "--cores: 'x' is none of the cores"),
         (["sweep", "--config=table2", "--cores="], "there is no core in it"),
         (["sweep", "--config=table2", "--workers=0"], "0 is not a positive integer"),
@@ -313,6 +322,7 @@ def test_the_sweeps_that_come_with_jl1_expand_to_different_runs(name, number):
 )
 def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     assert main(arguments) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []

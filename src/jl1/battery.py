@@ -80,7 +80,7 @@ class Battery:
         size = min(batch_size, len(self.points.labels))
         self._batch_sizes = (size, max(size // 10, 1))
         self.checkpoint = digest_of_arrays(trained.params)
-        self._devices = devices or Devices.one()
+        self._devices, self._num_new = devices or Devices.one(), 0
         self._params = self._devices.replicate(trained.params)
         self._decided_by = {
             "checkpoint": self.checkpoint,
@@ -105,12 +105,15 @@ class Battery:
             One verdict a point.
         """
         total, size = len(self.points.labels), self._batch_sizes[0]
-        pieces = []
+        pieces, num_new = [], self._num_new
         self._reporter.measured(title, 0, total)
         for start in range(0, total, size):
             points = Split(*(part[start : start + size] for part in self.points))
             pieces.append(self._piece(name, epsilon, points, start, title))
-            self._reporter.measured(title, start + len(points.labels), total)
+            if start + size >= total and self._num_new == num_new:
+                self._reporter.kept(title)
+            else:
+                self._reporter.measured(title, start + len(points.labels), total)
         return join(pieces)
 
     def _piece(self, name: str, epsilon: float, points: Split, start: int, title: str) -> Verdicts:
@@ -126,6 +129,7 @@ class Battery:
         path = self._folder / f"{file_stem(name, settings_of(stages))}-{self.points_name}{start}-{epsilon!r}.npz"
         verdicts = read_verdicts(path, digest=digest, notice=self._reporter.notice)
         if verdicts is None:
+            self._num_new += 1
             progress = self._progress(title, start, len(points.labels), list(stages))
             verdicts = self._attack_points(name, epsilon, points, key, progress)
             write_verdicts(path, verdicts, digest=digest)

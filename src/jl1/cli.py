@@ -1,50 +1,39 @@
 """The command `jl1`: finds the subcommand and turns its errors into messages. `commands/` has one file a subcommand."""
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 
+from jl1.cli_flags import describe_flags
 from jl1.config_folder import config_names
 from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError
 from jl1.terminal import open_console, open_error_console, say
 
-_HELP = ("help", "-h", "--help")
-_COMMANDS = ("train", "sweep", "evaluate", "audit", "table", "export", "prepare", "bench")
+_HELP = ("help", "-h", "--help", "--helpshort", "--helpfull")
+_VERSION = ("--version", "version")
+_COMMANDS = {
+    "train": "train, attack and record one run; without flags: 5,000 real digits, under two minutes",
+    "sweep": "train and attack all runs of a config, some at once",
+    "evaluate": "attack the newest checkpoint of a run",
+    "audit": "say whether a run's accuracy holds: thirty checks, a conclusion, a page with pictures",
+    "table": "set the results of many runs side by side, with statistics and the paper's numbers",
+    "export": "write the network of a finished run for PyTorch and other tools",
+    "prepare": "do the slow part of a data set once (download, decode)",
+    "bench": "time the exact step beside its peers, pinned to one core",
+}
+_GO_ON = "Interrupted, the same command goes on with it."
+_NOTES = {
+    "train": f"Uses all devices. {_GO_ON} Without --config it goes on with the run in --workdir,\n"
+    "without --workdir the folder is one under runs/ named after the settings.",
+    "sweep": _GO_ON,
+    "evaluate": f"{_GO_ON} On several devices and hosts as `jl1 train`.",
+    "audit": _GO_ON,
+}
+_WITH_CONFIG = ("train", "sweep", "prepare")
 _WITHOUT_JAX = ("table",)  # they start in a fraction of the time
-
-_USAGE = """\
-jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.
-
-  jl1 train    [--config=NAME|FILE.py[:arg]] [--config.FIELD=VALUE ...] [--workdir=DIR]
-               train, attack and record one run; without flags: 5,000 real digits, under two minutes;
-               without --config, goes on with the run in --workdir; uses all devices
-               [--coordinator=HOST:PORT] [--num_processes=N] [--process_id=I] [--alone]: docs/scale.md
-  jl1 sweep    --config=NAME|FILE.py[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR] [--only=FIELD=VALUE,...]
-               [--shard=i/n] [--workers=N] [--cores=0,1] [--retry_failed] [--dry_run]
-               [--engine=local|ray] [--ray_address=auto|HOST:PORT|local] [--cpus_per_run=1] [--gpus_per_run=0]
-               [--max_retries=3]
-               train and attack all runs of a config, some at once; interrupted, the same command goes on
-  jl1 evaluate --workdir=DIR [--attacks=clean,noise,fgsm,pgd,pgd_margin,standard] [--epsilons=0.1,0.3]
-               [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
-               [--max_points=1000] [--batch_size=500] [--data_dir=DIR]
-               attack the newest checkpoint of a run; interrupted, the same command goes on with it;
-               on several devices and hosts as `jl1 train`
-  jl1 audit    --workdir=DIR [--epsilon=0.1] [--budget=fast|full] [--points=test|validation] [--max_points=1000]
-               [--num_examined=200] [--batch_size=500] [--transfer_from=DIR] [--data_dir=DIR]
-               say whether a run's accuracy holds: thirty checks, a conclusion, a page with pictures
-  jl1 table    [--workdir=DIR,...] [--rows=FILE.csv,...] [--paper=all|table2|table3|table4|none] [--out=FOLDER]
-               set the results of many runs side by side, with statistics and the paper's numbers
-  jl1 export   --workdir=DIR --out=FOLDER [--format=safetensors,jax] [--data_dir=DIR]
-               write the network of a finished run for PyTorch and other tools
-  jl1 prepare  [--config.data.name=mnist] [--config.data.dir=DIR]
-               do the slow part of a data set once (download, decode)
-  jl1 bench    [--out=runs/bench] [--models=C,A,B] [--studies=forms,loop,scaling,attacks,startup,cores]
-               [--peers=automatic,textbook,torch] [--batch_size=128] [--repeats=15] [--form_seconds=60]
-               [--core=0] [--torch_python=PYTHON]
-               time the exact step beside its peers, pinned to one core
-
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,11 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = open_error_console()
     command = arguments.pop(0) if arguments else "help"
-    if command in _HELP or set(arguments) & set(_HELP):
-        say(open_console(), _USAGE + f"configs: {', '.join(config_names())}")
+    if command in (*_HELP, *_VERSION) or (command in _COMMANDS and set(arguments) & {*_HELP}):
+        named = command if command in _COMMANDS else next((each for each in arguments if each in _COMMANDS), None)
+        say(open_console(), f"jl1 {version('jl1')}" if command in _VERSION else _help_on(named) if named else _help())
         return 0
     if command not in _COMMANDS:
-        say(errors, f"error: no command {command!r}; there are {', '.join(_COMMANDS)}\n\n{_USAGE}")
+        near = difflib.get_close_matches(command, _COMMANDS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        say(errors, f"error: there is no command {command!r}; {hint}see jl1 --help")
         return EXIT_BAD_INPUT
     try:
         if command not in _WITHOUT_JAX:
@@ -79,6 +71,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say(errors, "interrupted; the same command goes on with it")
         return EXIT_INTERRUPTED
+
+
+def _help() -> str:
+    """List the commands."""
+    lines = (f"  jl1 {command:<9} {summary}" for command, summary in _COMMANDS.items())
+    return "\n".join(
+        [
+            "jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.\n",
+            *lines,
+            "\n`jl1 COMMAND --help` lists the flags of a command, `jl1 --version` says which jl1 this is.",
+            f"configs: {', '.join(config_names())}",
+        ]
+    )
+
+
+def _help_on(command: str) -> str:
+    """Describe a command and its flags."""
+    definitions = import_module(f"jl1.commands.{command}").FLAGS
+    flags = {
+        "config=NAME[:arg]": f"settings: FILE.py, or {', '.join(config_names())}",
+        "config.FIELD=VALUE": "one of them: docs/configs.md lists the fields",
+    }
+    flags = (flags if command in _WITH_CONFIG else {}) | describe_flags(*definitions)
+    width = max(map(len, flags))
+    lines = [f"  --{flag:<{width}}  {meaning}" for flag, meaning in flags.items()]
+    notes = [_NOTES[command]] if command in _NOTES else []
+    return "\n".join(
+        [f"jl1 {command}: {_COMMANDS[command]}", *notes, "\nflags, with their defaults in brackets:", *lines]
+    )
 
 
 def _set_up_jax() -> None:

@@ -22,7 +22,7 @@ def define_processes(values: flags.FlagValues) -> None:
     """Define how several processes find each other, where no launcher says it."""
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "how many processes there are", 1, flag_values=values)
-    flags.DEFINE_integer("process_id", None, "which this one is, from 0", 0, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which of the processes this one is, from 0", 0, flag_values=values)
     flags.DEFINE_boolean("alone", False, "one process, whatever launched it", flag_values=values)
 
 
@@ -51,6 +51,26 @@ def parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]
     return values
 
 
+def describe_flags(*definitions: Callable[[flags.FlagValues], None]) -> dict[str, str]:
+    """Return the meaning of each flag, with its default in brackets if it has one.
+
+    Example:
+        >>> describe_flags(define_data_dir)
+        {'data_dir': 'folder with the data, if it has moved'}
+    """
+    values = flags.FlagValues()
+    for define in definitions:
+        define(values)
+    return {name: _meaning(values[name]) for name in values}
+
+
+def _meaning(flag: flags.Flag) -> str:
+    """Return the first line of what absl says of a flag, with its default in brackets if it has one."""
+    text = f"{flag.help}".partition(";\n")[0]
+    has_default = flag.default is not None and flag.default is not False and flag.default != []
+    return f"{text} [{flag.default_as_str[1:-1]}]" if has_default else text
+
+
 def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None:
     """Refuse a name that a flag does not know, and a list without names."""
     unknown = sorted(set(given) - set(known))
@@ -62,12 +82,28 @@ def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None
 
 
 def read_radius(flag: str, text: str) -> float:
-    """Read one L-infinity radius, or refuse it; 8 grey levels are 8/255."""
+    """Read one L-infinity radius, a number or a fraction, or refuse it; 8 grey levels are 8/255."""
     try:
-        value = float(text)
+        value = read_number(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        hint = f"; did you mean {value:g}/255 = {value / 255:.6g}?" if 1 < value <= 255 else ""
+        hint = f"; did you mean {value:g}/255?" if 1 < value <= 255 else ""
         raise UserError(f"--{flag}: {text!r} is not a number in [0, 1], the range of the inputs{hint}")
     return value
+
+
+def read_number(text: str) -> float:
+    """Read a number or a fraction of two.
+
+    Raises:
+        ValueError: It is neither.
+
+    Example:
+        >>> read_number("0.5"), read_number("51/255")
+        (0.5, 0.2)
+    """
+    above, slash, below = text.partition("/")
+    if slash and float(below) == 0:
+        raise ValueError(f"{text!r} divides by zero")
+    return float(above) / float(below) if slash else float(text)

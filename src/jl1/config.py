@@ -16,6 +16,7 @@ from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
 from jl1.config_fields import read_field
 from jl1.data import DATASETS
+from jl1.data_sources import EMBEDDED
 from jl1.data_tiles import MOST_TILES, num_classes_of
 from jl1.errors import UserError
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
@@ -147,9 +148,19 @@ def _problems(config: Config) -> Iterator[str]:
         value = read_field(config, field)
         if value is not None and not low <= value <= high:
             yield f"config.{field}={value!r}: must be {allowed}"
+    yield from _split_problems(config.data)
     yield from _evaluation_problems(config.evaluation)
     yield from _penalty_problems(config)
     yield from _attack_problems(config.adversarial)
+
+
+def _split_problems(settings: Config) -> Iterator[str]:
+    """Yield a line for every setting of the split that would have no effect."""
+    defaults, has_its_own = default_config().data, settings.name == EMBEDDED
+    for name in ("validation_size", "split", "split_seed"):
+        if settings[name] != defaults[name] and (has_its_own or (name == "split_seed" and settings.split != "random")):
+            why = f"{EMBEDDED} has a split of its own" if has_its_own else "needs config.data.split=random"
+            yield f"config.data.{name}={settings[name]!r}: {why}"
 
 
 def _penalty_problems(config: Config) -> Iterator[str]:
@@ -235,7 +246,7 @@ _RANGES = {
     "data.tiles": (1, MOST_TILES, f"1 to {MOST_TILES} images side by side"),
     "penalty.lam": (0, 1e30, "a finite number, at least 0 (a negative lambda would reward large derivatives)"),
     **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1")),
-    "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255 = 0.0314)"),
+    "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255)"),
     "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
     "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
     **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a finite number, at least 0")),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from absl import flags
 from ml_collections import config_flags
 
-from jl1.cli_flags import parse
+from jl1.cli_flags import parse, read_number
 from jl1.config import Config
 from jl1.config_fields import require_field
 from jl1.config_files import load_config
@@ -54,7 +54,28 @@ def parse_overrides(
     def define_overrides(values: flags.FlagValues) -> None:
         config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=arguments)
 
+    arguments = [_without_fractions(argument) for argument in arguments]
     return config, parse(arguments, define_overrides, *definitions)
+
+
+def _without_fractions(argument: str) -> str:
+    """Write the fractions of a radius, such as 8/255, as the numbers that they are."""
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") not in _RADII or "/" not in value:
+        return argument
+    return f"{flag}{equals}{','.join(_as_number(text) for text in value.split(','))}"
+
+
+def _as_number(text: str) -> str:
+    """Write a fraction as a number to the last bit, and leave other text to whoever refuses it."""
+    try:
+        return repr(read_number(text)) if "/" in text else text
+    except ValueError:
+        return text
+
+
+_RADII = ("config.adversarial.epsilon", "config.adversarial.step_size", "config.evaluation.epsilons")
+"""The flags that are lengths in the space of the inputs, where 8 grey levels are 8/255."""
 
 
 def given_fields(arguments: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What a sweep shows: what happens as lines, and where its runs are as a table that moves or a line now and then."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -126,14 +126,23 @@ def show_runs(console: Console, runs: Sequence[SweepRun], state: State) -> None:
     console.print(table)
 
 
-def show_end(console: Console, state: State, folder: Path, command: str) -> None:
-    """Say what came of all runs: the failed ones with their log and what tries them again, and what is left."""
+def show_end(console: Console, state: State, folder: Path, command: str, failed_before: Collection[str] = ()) -> None:
+    """Say what came of all runs: the failed ones with their log and what tries them again, and what is left.
+
+    Args:
+        console: Where it is said.
+        state: Where the runs are.
+        folder: Of the sweep.
+        command: What goes on with it.
+        failed_before: Names of runs that had failed before this command, which did not try them again.
+    """
     say(console, f"\n{len(state.finished)} finished, {len(state.failed)} failed, in {folder}")
     for run in state.failed:
         workdir = folder / run.name
         failure = read_failure(workdir) or {"exit_status": "none", "killed_by": None, "last_lines": []}
         how = f"killed by {failure['killed_by']}" if failure["killed_by"] else f"exit status {failure['exit_status']}"
-        say(console, f"failed: {run.name} ({how}), log {workdir / LOG}")
+        when = "failed earlier, and not tried again" if run.name in failed_before else "failed"
+        say(console, f"{when}: {run.name} ({how}), log {workdir / LOG}")
         say(console, "\n".join(f"    {line}" for line in failure["last_lines"][-3:]))
         say(console, f"  to try it again: {train_command(workdir)}")
     if state.failed:

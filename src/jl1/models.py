@@ -247,6 +247,8 @@ def _known(registry: Mapping[str, T], name: str, what: str) -> T:
 def _with_padding(layers: tuple[Layer, ...], padding: tuple[str, ...], name: str) -> tuple[Layer, ...]:
     """Replace the padding of the convolutions, in order."""
     num_convs = sum(isinstance(layer, Conv) for layer in layers)
+    if num_convs == 0:
+        raise ValueError(f"padding {padding}: model {name} has no convolution; leave `table`")
     if len(padding) != num_convs or not set(padding) <= {"SAME", "VALID"}:
         raise ValueError(f"padding {padding} for model {name}: needs {num_convs} of SAME or VALID")
     remaining = iter(padding)

@@ -68,6 +68,10 @@ class PlainReporter(Reporter):
             self._say(f"{what}: {done:,}/{total:,} points, {duration(left)} left")
             self._pace = self._pace._replace(said=now)
 
+    def kept(self, what: str) -> None:
+        """Say it."""
+        self._say(f"kept: {what}")
+
     def examined(self, what: str) -> None:
         """Say it."""
         self._say(f"examined: {what}")

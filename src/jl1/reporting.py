@@ -24,6 +24,9 @@ class Reporter:
     def measured(self, what: str, done: int, total: int) -> None:
         """So many examples of a final figure are done."""
 
+    def kept(self, what: str) -> None:
+        """A figure is there from an earlier time, all of it."""
+
     def examined(self, what: str) -> None:
         """A measure of an audit begins that has no number of examples."""
 
@@ -42,9 +45,13 @@ class StoppableReporter(Reporter):
         """Pass it on, unless the run is to stop; batches of attacks that are finished are kept."""
         if self._should_stop():
             raise InterruptedEarlyError(
-                f"training is complete, but stopped before its figures were ({what}); the same command goes on with them"
+                f"training is complete; stopped before its figures were ({what}): the same command goes on with them"
             )
         self._reporter.measured(what, done, total)
+
+    def kept(self, what: str) -> None:
+        """Pass it on."""
+        self._reporter.kept(what)
 
     def notice(self, text: str) -> None:
         """Pass it on."""

@@ -22,7 +22,7 @@ _POINTS = ("test", "validation")
 
 def run(arguments: list[str]) -> int:
     """Audit the newest checkpoint of a run."""
-    parsed = parse(arguments, define_workdir, define_data_dir, _define_audit)
+    parsed = parse(arguments, *FLAGS)
     if not parsed.workdir:
         raise UserError("jl1 audit needs --workdir=DIR, the folder of a run")
     options, console, workdir = _options(parsed), open_console(), Path(parsed.workdir)
@@ -39,9 +39,16 @@ def run(arguments: list[str]) -> int:
 
 def _define_audit(values: flags.FlagValues) -> None:
     """Define what is audited, and how hard."""
-    flags.DEFINE_string("epsilon", None, "L-infinity radius in (0, 1]", flag_values=values)
-    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble", flag_values=values)
-    flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
+    flags.DEFINE_string(
+        "epsilon",
+        None,
+        "L-infinity radius in (0, 1], 8/255 too; that of the training, or else 0.1, if not given",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "budget", "fast", f"strength of the standard ensemble: {', '.join(BUDGETS)}", flag_values=values
+    )
+    flags.DEFINE_string("points", "test", f"which points: {', '.join(_POINTS)}", flag_values=values)
     flags.DEFINE_integer("max_points", 1000, "only so many points, from the first", 2, flag_values=values)
     flags.DEFINE_integer("num_examined", 200, "points for the measures of gradients", 1, flag_values=values)
     flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
@@ -59,3 +66,7 @@ def _options(parsed: flags.FlagValues) -> AuditOptions:
             raise UserError("--epsilon=0: there is no attack in a ball of radius 0; give a number in (0, 1]")
     values["transfer_from"] = Path(parsed.transfer_from) if parsed.transfer_from else None
     return AuditOptions(**values)
+
+
+FLAGS = (define_workdir, define_data_dir, _define_audit)
+"""Functions that define its flags."""

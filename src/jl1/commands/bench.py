@@ -22,7 +22,7 @@ from jl1.text_tables import as_rich
 
 def run(arguments: list[str]) -> int:
     """Measure the exact step beside its peers."""
-    parsed = parse(arguments, _define_bench)
+    parsed = parse(arguments, *FLAGS)
     options = _options(parsed)
     console = open_console()
     record = BenchRecord(Path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
@@ -65,3 +65,7 @@ def _options(parsed: flags.FlagValues) -> BenchOptions:
         raise UserError(f"--torch_python={parsed.torch_python}: there is no such program")
     values: dict[str, Any] = {name: parsed[name].value for name in BenchOptions._fields}
     return BenchOptions(**values)
+
+
+FLAGS = (_define_bench,)
+"""Functions that define its flags."""

@@ -22,7 +22,7 @@ _POINTS = ("test", "validation")
 
 def run(arguments: list[str]) -> int:
     """Attack the newest checkpoint of a run again."""
-    parsed = parse(arguments, define_workdir, define_data_dir, define_processes, _define_attacks)
+    parsed = parse(arguments, *FLAGS)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
     options, workdir = _options(parsed), Path(parsed.workdir)
@@ -39,11 +39,15 @@ def run(arguments: list[str]) -> int:
 
 def _define_attacks(values: flags.FlagValues) -> None:
     """Define the flags of the attacks."""
-    flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), "which attacks", flag_values=values)
-    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble and its parts", flag_values=values)
-    flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
-    flags.DEFINE_integer("max_points", None, "only so many points, from the first", 1, flag_values=values)
-    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
+    flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), f"some of {','.join(ATTACKS)}", flag_values=values)
+    flags.DEFINE_string(
+        "budget", "fast", f"strength of the standard ensemble: {', '.join(BUDGETS)}", flag_values=values
+    )
+    flags.DEFINE_string("points", "test", f"which points: {', '.join(_POINTS)}", flag_values=values)
+    flags.DEFINE_integer(
+        "max_points", None, "only so many points, from the first; all if not given", 1, flag_values=values
+    )
+    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1], 8/255 too", flag_values=values)
     flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
     flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
     flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
@@ -59,3 +63,7 @@ def _options(parsed: flags.FlagValues) -> EvaluationOptions:
     values: dict[str, Any] = {name: parsed[name].value for name in EvaluationOptions._fields}
     values["epsilons"] = [read_radius("epsilons", text) for text in parsed.epsilons]
     return EvaluationOptions(**values)
+
+
+FLAGS = (define_workdir, define_data_dir, define_processes, _define_attacks)
+"""Functions that define its flags."""

@@ -13,7 +13,7 @@ from jl1.terminal import open_console, say
 
 def run(arguments: list[str]) -> int:
     """Write the network of a run for other tools."""
-    parsed = parse(arguments, define_workdir, define_data_dir, _define_export)
+    parsed = parse(arguments, *FLAGS)
     if not parsed.workdir or not parsed.out:
         raise UserError("jl1 export needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one")
     check_names("format", parsed.format, FORMATS)
@@ -33,4 +33,8 @@ def run(arguments: list[str]) -> int:
 def _define_export(values: flags.FlagValues) -> None:
     """Define what is written, and where."""
     flags.DEFINE_string("out", None, "new folder for the network", flag_values=values)
-    flags.DEFINE_list("format", list(FORMATS), "what is written", flag_values=values)
+    flags.DEFINE_list("format", list(FORMATS), f"what is written: {', '.join(FORMATS)}", flag_values=values)
+
+
+FLAGS = (define_workdir, define_data_dir, _define_export)
+"""Functions that define its flags."""

@@ -4,6 +4,9 @@ from jl1.config_flags import parse_config
 from jl1.data import prepare_dataset
 from jl1.terminal import open_console, say
 
+FLAGS = ()
+"""Functions that define its flags: it has those of a config alone."""
+
 
 def run(arguments: list[str]) -> int:
     """Download, prepare and decode a data set."""

@@ -9,11 +9,11 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from jl1.cli_flags import define_workdir
 from jl1.config_fields import read_field
 from jl1.config_files import load_config
 from jl1.config_flags import given_fields, parse_overrides, take_config_name
 from jl1.cores import pinned, share_cores, usable_cores
+from jl1.data_places import locate
 from jl1.display_sweep import describe_forecast, open_view, show_end, show_runs
 from jl1.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from jl1.interrupts import stop_on_signals
@@ -25,7 +25,7 @@ from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
 from jl1.terminal import open_console, say
 
-_FLAGS = {"local": ("cores",), "ray": ("ray_address", "cpus_per_run", "gpus_per_run", "max_retries")}
+_FLAGS_OF_ENGINES = {"local": ("cores",), "ray": ("ray_address", "cpus_per_run", "gpus_per_run", "max_retries")}
 """The engines, and the flags of each that no other one knows."""
 
 
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     name, rest = take_config_name(arguments)
     if name is None:
         raise UserError("jl1 sweep needs --config=NAME of a config with sweep(add), such as table2")
-    config, parsed = parse_overrides(load_config(name), rest, define_workdir, _define_sweep)
+    config, parsed = parse_overrides(load_config(name), rest, *FLAGS)
     overrides = {field: read_field(config, field) for field in given_fields(rest)}
     listed = select(expand_runs(name, overrides), parsed.only)
     runs = take_shard(listed, parsed.shard) if parsed.shard else listed
@@ -44,11 +44,21 @@ def run(arguments: list[str]) -> int:
             _predict(console, runs, folder, engine)
             return 0
         command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
+        before = find_state(runs, folder)
+        if parsed.engine == "local":  # the nodes of a cluster may have the data where this machine has none
+            _require_data([*before.waiting, *(before.failed if parsed.retry_failed else [])])
         write_sweep(folder, config=name, command=command, runs=listed)
         engine.require_folder(folder)
         state = _run(console, runs, folder, engine, parsed)
-    show_end(console, state, folder, command)
+    failed_before = set() if parsed.retry_failed else {run.name for run in before.failed}
+    show_end(console, state, folder, command, failed_before)
     return _exit_status(state)
+
+
+def _require_data(runs: Sequence[SweepRun]) -> None:
+    """Refuse to start runs whose data are not there: each would fail by itself, with the same error."""
+    for name, folder in dict.fromkeys((run.config.data.name, run.config.data.dir) for run in runs):
+        locate(name, folder)
 
 
 def _run(console: Console, runs: Sequence[SweepRun], folder: Path, engine: Engine, parsed: flags.FlagValues) -> State:
@@ -69,13 +79,16 @@ def _run(console: Console, runs: Sequence[SweepRun], folder: Path, engine: Engin
 
 def _define_sweep(values: flags.FlagValues) -> None:
     """Define the flags of a sweep."""
+    flags.DEFINE_string("workdir", None, "folder of the sweep; one under sweeps/ if not given", flag_values=values)
     flags.DEFINE_integer("workers", None, "runs at once; a core each if not given", 1, flag_values=values)
     flags.DEFINE_list("cores", None, "cores that the runs are pinned to", flag_values=values)
-    flags.DEFINE_enum("engine", "local", list(_FLAGS), "what starts the runs", flag_values=values)
+    flags.DEFINE_enum("engine", "local", list(_FLAGS_OF_ENGINES), "what starts the runs", flag_values=values)
     flags.DEFINE_string("ray_address", None, "auto, local or HOST:PORT of a Ray cluster", flag_values=values)
     flags.DEFINE_integer("cpus_per_run", 1, "cores that Ray keeps for a run", 1, flag_values=values)
     flags.DEFINE_float("gpus_per_run", 0.0, "GPUs that Ray keeps for a run, or part of one", 0.0, flag_values=values)
-    flags.DEFINE_integer("max_retries", 3, "losses in a row without a new epoch to make good", 0, flag_values=values)
+    flags.DEFINE_integer(
+        "max_retries", 3, "how often Ray starts a lost run again that has no new epoch", 0, flag_values=values
+    )
     flags.DEFINE_multi_string("only", [], "FIELD=VALUE,...: only runs with one of the values", flag_values=values)
     flags.DEFINE_string("shard", None, "i/n: only every n-th run, for a job array", flag_values=values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", flag_values=values)
@@ -90,7 +103,7 @@ def _folder(parsed: flags.FlagValues, name: str) -> Path:
 
 def _open_engine(parsed: flags.FlagValues) -> AbstractContextManager[Engine]:
     """Make what starts the runs, and refuse flags that it does not know."""
-    for engine, names in _FLAGS.items():
+    for engine, names in _FLAGS_OF_ENGINES.items():
         for given in (name for name in names if engine != parsed.engine and parsed[name].present):
             raise UserError(f"--{given} needs --engine={engine}")
     if parsed.engine == "local":
@@ -128,7 +141,9 @@ def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, engine: E
     state = find_state(runs, folder)
     show_runs(console, runs, state)
     left = state.waiting
-    say(console, f"{len(runs)} runs, {len(state.finished)} finished, {len(state.failed)} failed, {len(left)} left")
+    hint = " (--retry_failed tries them again)" if state.failed else ""
+    counts = f"{len(state.finished)} finished, {len(state.failed)} failed{hint}, {len(left)} left"
+    say(console, f"{len(runs)} runs, {counts}")
     paces = measure_paces(runs, folder)
     unknown = {kind_of(each.config): each for each in reversed(left) if kind_of(each.config) not in paces}
     if unknown:
@@ -159,3 +174,7 @@ def _try_out(console: Console, runs: Sequence[SweepRun]) -> dict[str, Pace]:
         paces[kind_of(each.config)] = pace
         say(console, text)
     return paces
+
+
+FLAGS = (_define_sweep,)
+"""Functions that define its flags."""

@@ -19,7 +19,7 @@ from jl1.text_tables import as_rich
 
 def run(arguments: list[str]) -> int:
     """Read, summarise, show, and write if asked to."""
-    parsed = parse(arguments, _define_table)
+    parsed = parse(arguments, *FLAGS)
     check_names("paper", [parsed.paper], ("all", *TABLES, "none"))
     if not parsed.workdir and not parsed.rows:
         raise UserError("jl1 table needs --workdir=DIR, a folder of runs, or --rows=FILE.csv, or several of them")
@@ -36,7 +36,9 @@ def _define_table(values: flags.FlagValues) -> None:
     """Define what is read, what it is set beside, and where it is written."""
     flags.DEFINE_list("workdir", [], "folders of runs, or of one run", flag_values=values)
     flags.DEFINE_list("rows", [], "CSV files of rows, written by --out", flag_values=values)
-    flags.DEFINE_string("paper", "all", "which table of the paper stands beside", flag_values=values)
+    flags.DEFINE_string(
+        "paper", "all", f"what of the paper stands beside: all, {', '.join(TABLES)}, none", flag_values=values
+    )
     flags.DEFINE_string("out", None, "folder for the tables, the rows and the pictures", flag_values=values)
 
 
@@ -51,3 +53,7 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, comm
     if parsed.out:
         files = write_report(Path(parsed.out), command=command, page=page, results=results)
         say(console, f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})"))
+
+
+FLAGS = (_define_table,)
+"""Functions that define its flags."""

@@ -14,30 +14,44 @@ from jl1.config_files import config_from_dict, run_name
 from jl1.config_flags import parse_config, parse_overrides, take_config_name
 from jl1.devices import Devices
 from jl1.display import show_result
-from jl1.errors import EXIT_INTERRUPTED, InterruptedEarlyError
+from jl1.errors import EXIT_INTERRUPTED, InterruptedEarlyError, UserError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
 from jl1.processes import is_first, join_by_flags, same_folder
 from jl1.reporters import PlainReporter, open_reporter
+from jl1.sweep.expansion import expand_runs
 from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:
     """Train, attack and record one run; without --config go on with the run in --workdir, if there is one."""
-    config, parsed = parse_config(arguments, "quickstart", *_FLAGS)
+    config, parsed = parse_config(arguments, "quickstart", *_ALL_FLAGS)
     workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
     if parsed.until_stdin_closes:
         return _run_for_a_sweep(_stored_or_given(arguments, config, workdir), workdir, open_console())
     join_by_flags(parsed)
+    if is_first() and (note := _note_on_a_sweep(take_config_name(arguments)[0], config)):
+        say(open_console(), f"note: {note}")
     with same_folder(workdir) as folder:
         return _run_by_hand(_stored_or_given(arguments, config, folder if parsed.workdir else None), workdir, folder)
+
+
+def _note_on_a_sweep(name: str | None, config: Config) -> str | None:
+    """Say that a config is that of a sweep, of which this is no run, if it is so."""
+    try:
+        runs = expand_runs(name) if name else []
+    except UserError:  # it has no sweep, or none that matters here
+        return None
+    if not runs or run_name(config) in {run.name for run in runs}:
+        return None
+    return f"{name} is a sweep of {len(runs)} runs (jl1 sweep --config={name}); this trains its base settings"
 
 
 def _stored_or_given(arguments: list[str], config: Config, folder: Path | None) -> Config:
     """Without --config return that of the run in the folder, if there is one, with the fields that are given."""
     name, rest = take_config_name(arguments)
     if name is None and folder and records.is_run(folder):
-        config, _ = parse_overrides(config_from_dict(records.read_config(folder)), rest, *_FLAGS)
+        config, _ = parse_overrides(config_from_dict(records.read_config(folder)), rest, *_ALL_FLAGS)
     validate_config(config)
     return config
 
@@ -47,7 +61,9 @@ def _run_by_hand(config: Config, workdir: Path, folder: Path) -> int:
     console, devices = open_console(quiet=not is_first()), Devices()
     if devices.count > 1:
         say(console, devices.describe())
-    stopping = "stopping: the last whole epoch is evaluated, or figures end at their next batch; once more to end at once"
+    stopping = (
+        "stopping: the last whole epoch is evaluated, or figures end at their next batch; once more to end at once"
+    )
     with open_reporter(console) as reporter, stop_on_signals(lambda: reporter.notice(stopping)) as should_stop:
         result = train_and_evaluate(config, folder, reporter=reporter, should_stop=should_stop, devices=devices)
     return _show(console, result, workdir)
@@ -69,7 +85,10 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("until_stdin_closes", False, text, flag_values=values)
 
 
-_FLAGS = (define_workdir, define_processes, _define_train)
+FLAGS = (define_workdir, define_processes)
+"""Functions that define its flags."""
+
+_ALL_FLAGS = (*FLAGS, _define_train)
 
 
 def _run_for_a_sweep(config: Config, workdir: Path, console: Console) -> int:

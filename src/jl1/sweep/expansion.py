@@ -2,9 +2,11 @@
 
 import ast
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+from jl1.cli_flags import read_number
 from jl1.config import Config, validate_config
 from jl1.config_fields import read_field, require_field
 from jl1.config_files import load_config, load_sweep, run_name
@@ -131,8 +133,8 @@ def take_shard(runs: Sequence[SweepRun], text: str) -> list[SweepRun]:
 
 
 def _read(text: str) -> Any:
-    """Read a value as Python would, or as text."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
+    """Read a value as Python would, or a fraction as a number, or as text."""
+    for read in (ast.literal_eval, read_number):
+        with suppress(SyntaxError, ValueError):
+            return read(text)
+    return text
