@@ -237,7 +237,7 @@ def test_an_evaluation_covers_every_point_once():
 def test_a_run_begun_on_eight_devices_ends_on_three_as_on_one(tmp_path):
     config = quick_config(training__num_epochs=2, log__traced_points=2, training__weights="best")
 
-    def run(name, count, epochs_here=2):
+    def run(name, count, epochs_here=3):
         folder = tmp_path / name
         stop = {"should_stop": lambda: len(read_metrics(folder)) >= epochs_here}
         return folder, train_and_evaluate(config, folder, devices=some(count), **stop)

@@ -45,7 +45,7 @@ def parse(arguments: list[str], *definitions: Callable[[flags.FlagValues], None]
             define(values)
         rest = values(["jl1", *arguments])
     except (flags.Error, TypeError) as error:
-        raise UserError(f"{error}\n(`jl1 help` lists the flags, docs/configs.md the fields)") from error
+        raise UserError(f"{error}\n(`jl1 COMMAND --help` lists the flags, docs/configs.md the fields)") from error
     if len(rest) > 1:
         raise UserError(f"did not understand {' '.join(rest[1:])!r}; flags are written --name=value")
     return values
@@ -68,7 +68,7 @@ def _meaning(flag: flags.Flag) -> str:
     """Return the first line of what absl says of a flag, with its default in brackets if it has one."""
     text = f"{flag.help}".partition(";\n")[0]
     has_default = flag.default is not None and flag.default is not False and flag.default != []
-    return f"{text} [{flag.default_as_str[1:-1]}]" if has_default else text
+    return f"{text} [{f'{flag.default_as_str}'[1:-1]}]" if has_default else text
 
 
 def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None:

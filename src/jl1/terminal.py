@@ -1,24 +1,25 @@
 """Text on the terminal as it is."""
 
 import os
+from functools import partial
 
 from rich.console import Console
 
 _WIDE = 1000  # more than any table
-_AS_IT_IS = {"markup": False, "emoji": False}  # in the cells of tables too
+_make_console = partial(Console, markup=False, emoji=False)  # text as it is in the cells of tables too
 
 
 def open_console(*, quiet: bool = False) -> Console:
     """Return the console of standard output: as wide as the terminal, or in a file or pipe as wide as its tables."""
-    console = Console(quiet=quiet, **_AS_IT_IS)
+    console = _make_console(quiet=quiet)
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
-    return Console(width=_WIDE, quiet=quiet, **_AS_IT_IS)
+    return _make_console(width=_WIDE, quiet=quiet)
 
 
 def open_error_console() -> Console:
     """Return the console of standard error."""
-    return Console(stderr=True, **_AS_IT_IS)
+    return _make_console(stderr=True)
 
 
 def say(console: Console, text: str) -> None:
