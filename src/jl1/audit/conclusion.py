@@ -72,10 +72,10 @@ def conclude(
         "no classifier": f"Not a classifier: {clean:.1%} without attack, where chance is {chance:.1%}.",
         "single step only": f"Robust to single-step attacks only: {left}.",
         "not robust": f"Not robust {at}: strong attacks leave {strongest:.1%}.",
-        "masked": f"Gradients are masked ({masking}): {strongest:.1%} {at} is an upper bound, perhaps far from the truth.",
+        "masked": f"Gradients are masked ({masking}): {strongest:.1%} {at} is an upper bound, perhaps far off.",
         "not to be trusted": f"The evaluation cannot be trusted: {others}.",
         "FGSM overstates": f"FGSM overstates what is left: {left} {clean_too}.",
         "holds": f"This accuracy holds against every attack of this audit: {strongest:.1%} {at} {clean_too}.",
     }
-    finding = next(finding for finding, is_so in applies.items() if is_so)
+    finding: Finding = next(name for name in applies if applies[name])
     return Conclusion(finding, sentences[finding], bool(masking))
