@@ -112,7 +112,7 @@ def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Input
         return _Walk(count, restarted, walk.place.inputs, peak, progress, best)
 
     place, wrong = look_fn(starts)
-    no_rise, full_step = jnp.zeros_like(place.loss), jnp.full_like(place.loss, 2.0) * ball["epsilon"]
+    no_rise, full_step = jnp.zeros_like(place.loss), jnp.full_like(place.loss, 2.0, inputs.dtype) * ball["epsilon"]
     progress = _Progress(full_step, no_rise, place.loss, jnp.full_like(wrong, True))
     start = _Walk(jnp.asarray(0), place, starts, place, progress, _keep(best, place, wrong))
     return jax.lax.while_loop(lambda walk: (walk.step < num_steps) & ~jnp.all(walk.best.beaten), step, start).best

@@ -59,7 +59,7 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
         labels: True labels y.
 
     Returns:
-        One value an example, at most 1.
+        One value an example; at most 1 where the label is among the three highest logits.
 
     Raises:
         ValueError: Fewer than three classes.

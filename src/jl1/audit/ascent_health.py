@@ -24,7 +24,8 @@ from jl1.array_types import (
     PRNGKey,
     Scalar,
 )
-from jl1.attacks.ball import check_radius, project, random_start
+from jl1.attacks.ball import check_radius, project, typed_as
+from jl1.attacks.norms import LINF, random_start
 
 
 class AscentHealth(NamedTuple):
@@ -89,7 +90,8 @@ def ascent_health(
     check_radius(epsilon, lower, upper)
     if num_steps < 2:
         raise ValueError(f"num_steps={num_steps}: must be at least 2, to tell the last steps from those before")
-    ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
+    step_size = typed_as(inputs, 2.5 * epsilon / num_steps)
+    ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
     def look(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
         logits = logits_fn(points)
@@ -97,11 +99,11 @@ def ascent_health(
         return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != labels)
 
     def step(_: Scalar, walk: _Walk) -> _Walk:
-        points = project(walk.points + 2.5 * epsilon / num_steps * jnp.sign(walk.gradient), inputs, **ball)
+        points = project(walk.points + step_size * jnp.sign(walk.gradient), inputs, **ball)
         gradient, (losses, broken) = jax.grad(look, has_aux=True)(points)
         return _Walk(points, gradient, jnp.maximum(walk.best_loss, losses), walk.was_broken | broken, broken)
 
-    start = random_start(key, inputs, **ball)
+    start = random_start(key, inputs, norm=LINF, **ball)
     gradient, (first_losses, broken) = jax.grad(look, has_aux=True)(start)
     num_late = max(num_steps // 10, 1)
     early = jax.lax.fori_loop(0, num_steps - num_late, step, _Walk(start, gradient, first_losses, broken, broken))
