@@ -16,10 +16,10 @@ import optax
 from jaxtyping import Array, Int
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
-from jl1.attacks.apgd_walk import Best, look, walk
+from jl1.attacks.apgd_walk import Best, walk
 from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import find_norm, random_border_point
-from jl1.attacks.objectives import TargetedLossFn, targeted_dlr
+from jl1.attacks.objectives import TargetedLossFn, judge, look, targeted_dlr
 
 
 def apgd(
@@ -84,9 +84,8 @@ def apgd(
         )
         return index + 1, walk_fn(inputs, starts, best)
 
-    logits = logits_fn(inputs)
-    no_loss = jnp.full_like(loss_fn(logits, labels), -jnp.inf)
-    unbeaten = Best(inputs, no_loss, jnp.argmax(logits, axis=-1) != labels)
+    losses, wrong = judge(logits_fn, loss_fn, labels, inputs)
+    unbeaten = Best(inputs, jnp.full_like(losses, -jnp.inf), wrong)
     _, best = jax.lax.while_loop(
         lambda carry: (carry[0] < num_restarts) & ~jnp.all(carry[1].beaten), restart, (jnp.asarray(0), unbeaten)
     )

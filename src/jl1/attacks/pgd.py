@@ -15,6 +15,7 @@ import optax
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import choose, find_norm, random_start
+from jl1.attacks.objectives import judge, look
 
 
 class _Best(NamedTuple):
@@ -85,27 +86,24 @@ def pgd(
     step_size = typed_as(inputs, 2.5 * epsilon / num_steps if step_size is None else step_size)
     ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
-    def loss_and_logits(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
-        logits = logits_fn(points)
-        losses = loss_fn(logits, labels)
-        return jnp.sum(losses), (losses, jnp.argmax(logits, axis=-1) != labels)
+    of_network = (logits_fn, loss_fn, labels)
 
     def step(_: Scalar, carry: tuple[Inputs, _Best]) -> tuple[Inputs, _Best]:
         points, best = carry
-        gradient, (losses, fooled) = jax.grad(loss_and_logits, has_aux=True)(points)
+        gradient, losses, fooled = look(*of_network, points)
         best = _keep_better(best, _Best(points, losses, fooled))
         return geometry.project(points + step_size * geometry.ascent(gradient), inputs, **ball), best
 
     def restart(index: Scalar, best: _Best) -> _Best:
         first = fixed_start if key is None else draw_start(jax.random.fold_in(key, index), inputs)
         points, best = jax.lax.fori_loop(0, num_steps, step, (first, best))
-        return _keep_better(best, _Best(points, *loss_and_logits(points)[1]))
+        return _keep_better(best, _Best(points, *judge(*of_network, points)))
 
     inputs = jax.lax.stop_gradient(inputs)
     draw_start = partial(random_start, norm=geometry, **ball)
     # as they came, points outside the ball would be scored and could be returned
     fixed_start = inputs if start is None else geometry.project(start.astype(inputs.dtype), inputs, **ball)
-    at_inputs = _Best(inputs, *loss_and_logits(inputs)[1])
+    at_inputs = _Best(inputs, *judge(*of_network, inputs))
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, num_restarts, restart, at_inputs).inputs)
 
 

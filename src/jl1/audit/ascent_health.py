@@ -26,6 +26,7 @@ from jl1.array_types import (
 )
 from jl1.attacks.ball import check_radius, project, typed_as
 from jl1.attacks.norms import LINF, random_start
+from jl1.attacks.objectives import look
 
 
 class AscentHealth(NamedTuple):
@@ -93,18 +94,15 @@ def ascent_health(
     step_size = typed_as(inputs, 2.5 * epsilon / num_steps)
     ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
-    def look(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
-        logits = logits_fn(points)
-        losses = loss_fn(logits, labels)
-        return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != labels)
+    of_network = (logits_fn, loss_fn, labels)
 
     def step(_: Scalar, walk: _Walk) -> _Walk:
         points = project(walk.points + step_size * jnp.sign(walk.gradient), inputs, **ball)
-        gradient, (losses, broken) = jax.grad(look, has_aux=True)(points)
+        gradient, losses, broken = look(*of_network, points)
         return _Walk(points, gradient, jnp.maximum(walk.best_loss, losses), walk.was_broken | broken, broken)
 
     start = random_start(key, inputs, norm=LINF, **ball)
-    gradient, (first_losses, broken) = jax.grad(look, has_aux=True)(start)
+    gradient, first_losses, broken = look(*of_network, start)
     num_late = max(num_steps // 10, 1)
     early = jax.lax.fori_loop(0, num_steps - num_late, step, _Walk(start, gradient, first_losses, broken, broken))
     end = jax.lax.fori_loop(0, num_late, step, early)
