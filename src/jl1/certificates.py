@@ -164,7 +164,7 @@ def _bounds_of(
 ) -> tuple[Outputs, tuple[Outputs, Outputs]]:
     """Compute them one class after the other."""
     layers = (*module.hidden, Dense(module.num_classes))
-    net = bind(layers, module.layer_names, params, inputs, 0.0, convolution=convolution_form(module.convolution))
+    net = bind(layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
     box = Interval(jnp.maximum(inputs - epsilon, 0), jnp.minimum(inputs + epsilon, 1))
     slopes, last = _forward(module, net, box)
     units = jnp.eye(module.num_classes, dtype=inputs.dtype)
