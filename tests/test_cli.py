@@ -15,7 +15,9 @@ from jl1.cli import _COMMANDS, main
 from jl1.cli_flags import describe_flags
 from jl1.config_files import config_to_dict, run_name
 from jl1.config_flags import parse_config
+from jl1.display import show_result
 from jl1.run_folder import open_run
+from jl1.terminal import open_console
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
 
@@ -104,14 +106,26 @@ def test_train_without_a_config_goes_on_with_the_run_in_its_folder(tmp_path, mon
 
 def test_training_the_config_of_a_sweep_says_that_it_is_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    flags = ["train", f"{tiny_sweep(tmp_path)}:500", "--config.training.num_epochs=1"]
-    assert main([*flags, "--config.optimizer.eps=1e-7"]) == 0
-    output = capsys.readouterr().out
-    name = f"{tmp_path / 'tiny.py'}:500"
-    assert f"note: {name} is a sweep of 4 runs (jl1 sweep --config={name}); this trains its base settings" in output
-    assert "after 1 epoch (num_epochs)" in output
-    assert main([*flags, "--config.seed=1"]) == 0
-    assert "is a sweep of" not in capsys.readouterr().out
+    flags = ["train", f"{tiny_sweep(tmp_path)}:5000"]  # a batch that is too large: nothing is trained
+    name = f"{tmp_path / 'tiny.py'}:5000"
+    assert main([*flags, "--config.optimizer.eps=1e-7"]) == 2
+    assert capsys.readouterr().out == (
+        f"note: {name} is a sweep of 4 runs (jl1 sweep --config={name}); this trains its base settings\n"
+    )
+    assert main([*flags, "--config.seed=1"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("num_epochs", "words"), [(1, "after 1 epoch (fixed)"), (2, "after 2 epochs (fixed)")])
+def test_one_epoch_is_not_called_epochs(num_epochs, words, tmp_path, capsys):
+    result = {
+        "accuracies": [{"attack": "clean", "epsilon": 0.0, "labels": "true", "accuracy": 0.5, "num_examples": 10}],
+        "config": {"evaluation": {"points": "test"}},
+        "l1_jacobian_norm": {"logits": 1.0, "probs": 1.0},
+        "seconds": {"compile": 1.0, "train": 1.0, "evaluate": 1.0},
+    }
+    show_result(open_console(), result | {"num_epochs": num_epochs, "stopped_because": "fixed"}, tmp_path)
+    assert words in capsys.readouterr().out
 
 
 def test_control_c_ends_a_run_cleanly_with_what_it_has(tmp_path):

@@ -108,20 +108,25 @@ def test_a_setting_that_the_method_does_not_use_is_refused(method, field, value,
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("fields", "other", "why"),
     [
-        ({"name": "mnist_5k", "validation_size": 400}, "validation_size=400: mnist_5k has a split of its own"),
-        ({"name": "mnist_5k", "split": "random"}, "split='random': mnist_5k has a split of its own"),
-        ({"name": "mnist_5k", "split_seed": 1}, "split_seed=1: mnist_5k has a split of its own"),
-        ({"split_seed": 1}, "split_seed=1: needs config.data.split=random"),
+        ({"data.name": "mnist_5k", "data.validation_size": 400}, {"data.name": "mnist"}, "has a split of its own"),
+        ({"data.name": "mnist_5k", "data.split": "random"}, {"data.name": "mnist"}, "has a split of its own"),
+        ({"data.split_seed": 1}, {"data.split": "random"}, "needs config.data.split=random"),
+        (
+            {"training.stopping": "fixed", "training.stopping_epochs": 3},
+            {"training.stopping": "patience"},
+            "has no effect with config.training.stopping=fixed",
+        ),
     ],
 )
-def test_a_setting_of_the_split_without_effect_is_refused(data, message):
+def test_a_setting_that_nothing_looks_at_is_refused(fields, other, why):
     config = default_config()
-    config.data.update(data)
-    with pytest.raises(UserError, match=f"config.data.{message}"):
+    config.update_from_flattened_dict(fields)
+    *_, (field, value) = fields.items()
+    with pytest.raises(UserError, match=rf"config\.{field}={value!r}: .*{why}"):
         validate_config(config)
-    config.data.update({"name": "mnist", "split": "random"})
+    config.update_from_flattened_dict(other)
     validate_config(config)
 
 

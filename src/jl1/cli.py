@@ -17,19 +17,21 @@ _VERSION = ("--version", "version")
 _COMMANDS = {
     "train": "train, attack and record one run; without flags: 5,000 real digits, under two minutes",
     "sweep": "train and attack all runs of a config, some at once",
-    "evaluate": "attack the newest checkpoint of a run",
-    "audit": "say whether a run's accuracy holds: thirty checks, a conclusion, a page with pictures",
+    "evaluate": "attack the newest checkpoint of a run: AutoAttack, PGD, FGSM, noise",
+    "audit": "say whether a run's accuracy holds: some thirty checks, a conclusion, a page with pictures",
     "table": "set the results of many runs side by side, with statistics and the paper's numbers",
     "export": "write the network of a finished run for PyTorch and other tools",
     "prepare": "do the slow part of a data set once (download, decode)",
     "bench": "time the exact step beside its peers, pinned to one core",
 }
-_GO_ON = "Interrupted, the same command goes on with it."
+_TITLE = "jl1: train networks with an L1 penalty on their Jacobian, attack them, report the accuracy that remains."
+_GO_ON = "If interrupted, the same command resumes."
 _NOTES = {
-    "train": f"Uses all devices. {_GO_ON} Without --config it goes on with the run in --workdir,\n"
+    "train": f"Uses all devices. {_GO_ON} Without --config it resumes the run in --workdir,\n"
     "without --workdir the folder is one under runs/ named after the settings.",
     "sweep": _GO_ON,
-    "evaluate": f"{_GO_ON} On several devices and hosts as `jl1 train`.",
+    "evaluate": "`standard` is AutoAttack (Croce & Hein 2020, arXiv:2003.01690), reimplemented in JAX; with\n"
+    f"--budget=full as published. {_GO_ON} On several devices and hosts as `jl1 train`.",
     "audit": _GO_ON,
 }
 _WITH_CONFIG = ("train", "sweep", "prepare")
@@ -78,7 +80,8 @@ def _help() -> str:
     lines = (f"  jl1 {command:<9} {summary}" for command, summary in _COMMANDS.items())
     return "\n".join(
         [
-            "jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.\n",
+            _TITLE,
+            "",
             *lines,
             "\n`jl1 COMMAND --help` lists the flags of a command, `jl1 --version` says which jl1 this is.",
             f"configs: {', '.join(config_names())}",

@@ -148,19 +148,26 @@ def _problems(config: Config) -> Iterator[str]:
         value = read_field(config, field)
         if value is not None and not low <= value <= high:
             yield f"config.{field}={value!r}: must be {allowed}"
-    yield from _split_problems(config.data)
+    yield from _unused_problems(config)
     yield from _evaluation_problems(config.evaluation)
     yield from _penalty_problems(config)
     yield from _attack_problems(config.adversarial)
 
 
-def _split_problems(settings: Config) -> Iterator[str]:
-    """Yield a line for every setting of the split that would have no effect."""
-    defaults, has_its_own = default_config().data, settings.name == EMBEDDED
-    for name in ("validation_size", "split", "split_seed"):
-        if settings[name] != defaults[name] and (has_its_own or (name == "split_seed" and settings.split != "random")):
-            why = f"{EMBEDDED} has a split of its own" if has_its_own else "needs config.data.split=random"
-            yield f"config.data.{name}={settings[name]!r}: {why}"
+def _unused_problems(config: Config) -> Iterator[str]:
+    """Yield a line for every setting of the split and of the stopping rule that would have no effect."""
+    unused: dict[str, str] = {}
+    if config.training.stopping == "fixed":
+        rule = ("training.stopping_tolerance", "training.stopping_epochs")
+        unused |= dict.fromkeys(rule, "has no effect with config.training.stopping=fixed")
+    if config.data.name == EMBEDDED:
+        split = ("data.validation_size", "data.split", "data.split_seed")
+        unused |= dict.fromkeys(split, f"{EMBEDDED} has a split of its own")
+    elif config.data.split != "random":
+        unused["data.split_seed"] = "needs config.data.split=random"
+    for field, why in unused.items():
+        if read_field(config, field) != read_field(default_config(), field):
+            yield f"config.{field}={read_field(config, field)!r}: {why}"
 
 
 def _penalty_problems(config: Config) -> Iterator[str]:

@@ -45,9 +45,7 @@ def _define_audit(values: flags.FlagValues) -> None:
         "L-infinity radius in (0, 1], 8/255 too; that of the training, or else 0.1, if not given",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "budget", "fast", f"strength of the standard ensemble: {', '.join(BUDGETS)}", flag_values=values
-    )
+    flags.DEFINE_string("budget", "fast", f"strength of AutoAttack: {', '.join(BUDGETS)}", flag_values=values)
     flags.DEFINE_string("points", "test", f"which points: {', '.join(_POINTS)}", flag_values=values)
     flags.DEFINE_integer("max_points", 1000, "only so many points, from the first", 2, flag_values=values)
     flags.DEFINE_integer("num_examined", 200, "points for the measures of gradients", 1, flag_values=values)

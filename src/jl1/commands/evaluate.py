@@ -40,9 +40,7 @@ def run(arguments: list[str]) -> int:
 def _define_attacks(values: flags.FlagValues) -> None:
     """Define the flags of the attacks."""
     flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), f"some of {','.join(ATTACKS)}", flag_values=values)
-    flags.DEFINE_string(
-        "budget", "fast", f"strength of the standard ensemble: {', '.join(BUDGETS)}", flag_values=values
-    )
+    flags.DEFINE_string("budget", "fast", f"strength of AutoAttack: {', '.join(BUDGETS)}", flag_values=values)
     flags.DEFINE_string("points", "test", f"which points: {', '.join(_POINTS)}", flag_values=values)
     flags.DEFINE_integer(
         "max_points", None, "only so many points, from the first; all if not given", 1, flag_values=values
