@@ -9,7 +9,9 @@ from quick import OVERRIDES, quick_config, run_jl1, start_jl1
 
 from jl1 import records
 from jl1.cli import main
+from jl1.commands import evaluate
 from jl1.config_files import config_to_dict, run_name
+from jl1.errors import UserError
 from jl1.run_folder import open_run
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
@@ -169,8 +171,20 @@ def test_help_names_the_commands_and_the_configs(capsys):
     assert main(["help"]) == 0
     text = capsys.readouterr().out
     assert main(["train", "--help"]) == 0
-    for word in ("jl1 train", "jl1 evaluate", "jl1 export", "jl1 prepare", "quickstart", "train"):
+    for word in ("jl1 train", "jl1 evaluate", "jl1 export", "jl1 prepare", "AutoAttack", "quickstart", "train"):
         assert word in text
+
+
+def test_autoattack_is_another_name_of_the_standard_ensemble(monkeypatch, tmp_path):
+    chosen = []
+
+    def evaluate_nothing(folder, *, options, **_):
+        chosen.extend(options.attacks)
+        raise UserError("nothing is evaluated")
+
+    monkeypatch.setattr(evaluate, "evaluate_run", evaluate_nothing)
+    assert main(["evaluate", f"--workdir={tmp_path}", "--attacks=fgsm,autoattack"]) == 2
+    assert chosen == ["fgsm", "standard"]
 
 
 def test_prepare_says_what_it_did(capsys):

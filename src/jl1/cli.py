@@ -16,25 +16,26 @@ _COMMANDS = ("train", "sweep", "evaluate", "audit", "table", "export", "prepare"
 _WITHOUT_JAX = ("table",)  # they start in a fraction of the time
 
 _USAGE = """\
-jl1: train networks with an L1 penalty on their Jacobian, attack them, report what holds.
+jl1: train networks with an L1 penalty on their Jacobian, attack them, report the accuracy that remains.
 
   jl1 train    [--config=NAME|FILE.py[:arg]] [--config.FIELD=VALUE ...] [--workdir=DIR]
                train, attack and record one run; without flags: 5,000 real digits, under two minutes;
-               without --config, goes on with the run in --workdir; uses all devices
+               without --config, resumes the run in --workdir; uses all devices
                [--coordinator=HOST:PORT] [--num_processes=N] [--process_id=I] [--alone]: docs/scale.md
   jl1 sweep    --config=NAME|FILE.py[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR] [--only=FIELD=VALUE,...]
                [--shard=i/n] [--workers=N] [--cores=0,1] [--retry_failed] [--dry_run]
                [--engine=local|ray] [--ray_address=auto|HOST:PORT|local] [--cpus_per_run=1] [--gpus_per_run=0]
                [--max_retries=3]
-               train and attack all runs of a config, some at once; interrupted, the same command goes on
+               train and attack all runs of a config, some at once; if interrupted, the same command resumes
   jl1 evaluate --workdir=DIR [--attacks=clean,noise,fgsm,pgd,pgd_margin,standard] [--epsilons=0.1,0.3]
-               [--budget=fast|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
+               [--budget=fast|few_classes|full] [--pgd_steps=100] [--pgd_restarts=10] [--points=test|validation]
                [--max_points=1000] [--batch_size=500] [--data_dir=DIR]
-               attack the newest checkpoint of a run; interrupted, the same command goes on with it;
-               on several devices and hosts as `jl1 train`
-  jl1 audit    --workdir=DIR [--epsilon=0.1] [--budget=fast|full] [--points=test|validation] [--max_points=1000]
-               [--num_examined=200] [--batch_size=500] [--transfer_from=DIR] [--data_dir=DIR]
-               say whether a run's accuracy holds: thirty checks, a conclusion, a page with pictures
+               attack the newest checkpoint of a run; standard, or autoattack, is AutoAttack (Croce & Hein 2020,
+               arXiv:2003.01690), reimplemented in JAX, with --budget=full as published: docs/evaluate.md;
+               if interrupted, the same command resumes; on several devices and hosts as `jl1 train`
+  jl1 audit    --workdir=DIR [--epsilon=0.1] [--budget=fast|few_classes|full] [--points=test|validation]
+               [--max_points=1000] [--num_examined=200] [--batch_size=500] [--transfer_from=DIR] [--data_dir=DIR]
+               say whether a run's accuracy holds: some thirty checks, a conclusion, a page with pictures
   jl1 table    [--workdir=DIR,...] [--rows=FILE.csv,...] [--paper=all|table2|table3|table4|none] [--out=FOLDER]
                set the results of many runs side by side, with statistics and the paper's numbers
   jl1 export   --workdir=DIR --out=FOLDER [--format=safetensors,jax] [--data_dir=DIR]
