@@ -1,13 +1,16 @@
 """What `import jl1` offers: every name, documented, and nothing loaded before it is used."""
 
 import inspect
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import jl1
 
+DOCS = Path(__file__).parents[1] / "docs"
 FUNCTIONS = [name for name in sorted(jl1.__all__) if inspect.isfunction(getattr(jl1, name))]
 
 
@@ -73,3 +76,8 @@ def test_every_public_function_documents_its_arguments_and_result(name):
 def test_what_follows_the_second_argument_is_named(name):
     parameters = inspect.signature(getattr(jl1, name)).parameters.values()
     assert sum(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters) <= 2
+
+
+def test_the_page_of_public_names_is_up_to_date():
+    page = runpy.run_path(str(DOCS / "make_api.py"))["api_page"]()
+    assert (DOCS / "api.md").read_text() == page, "run python docs/make_api.py"
