@@ -1,7 +1,9 @@
 """The command line, as a user runs it."""
 
 import json
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,18 @@ def test_train_prints_every_epoch_a_table_and_where_the_files_are(trained):
         assert f"{100 * row['accuracy']:.2f}" in output
     assert "Warning" not in output
     assert "Traceback" not in output
+
+
+def test_the_example_of_the_documents_loads_the_run_and_attacks_it(trained):
+    cwd, _, _ = trained
+    (workdir,) = (cwd / "runs").iterdir()
+    page = (Path(__file__).parents[1] / "docs" / "run_folder.md").read_text()
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_trained" in code)
+    found = {}
+    exec(example.replace("runs/NAME", str(workdir)), found)
+    assert len(found["attacked"]) == 100
+    assert found["adversarial_accuracy"] < found["clean_accuracy"]
+    assert found["clean_accuracy"] > 0.5
 
 
 def test_a_second_train_is_refused_and_says_what_to_do(trained):
