@@ -75,7 +75,7 @@ def _define_sweep(values: flags.FlagValues) -> None:
     flags.DEFINE_string("ray_address", None, "auto, local or HOST:PORT of a Ray cluster", flag_values=values)
     flags.DEFINE_integer("cpus_per_run", 1, "cores that Ray keeps for a run", 1, flag_values=values)
     flags.DEFINE_float("gpus_per_run", 0.0, "GPUs that Ray keeps for a run, or part of one", 0.0, flag_values=values)
-    flags.DEFINE_integer("max_retries", 3, "losses in a row without a new epoch to make good", 0, flag_values=values)
+    flags.DEFINE_integer("max_retries", 3, "restarts in a row of a lost run without a new epoch", 0, flag_values=values)
     flags.DEFINE_multi_string("only", [], "FIELD=VALUE,...: only runs with one of the values", flag_values=values)
     flags.DEFINE_string("shard", None, "i/n: only every n-th run, for a job array", flag_values=values)
     flags.DEFINE_boolean("retry_failed", False, "try failed runs again", flag_values=values)
