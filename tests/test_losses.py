@@ -9,7 +9,7 @@ import pytest
 import reference
 from networks import NETS, as_tree
 
-from jl1.attacks.fgsm import fgsm
+from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.losses import (
     LossTerms,
     cross_entropy,
@@ -153,11 +153,25 @@ def test_the_summed_loss_is_twice_the_mean_one():
         np.testing.assert_allclose(one, 2 * other, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
+coupled_losses = pytest.mark.parametrize(
     "coupled",
     [partial(defended_loss, penalty_fn=None), partial(output_change_loss, penalty_fn=make_change_penalty())],
     ids=["plain", "change"],
 )
+
+
+@coupled_losses
+def test_the_first_half_of_the_key_is_the_attacks(coupled):
+    key, options = jax.random.key(4), {"lam": 0.5, "epsilon": 0.1}
+    found = terms_at(partial(coupled, key=key), attack_fn=fgsm_random_start, **options)
+    bound = partial(fgsm_random_start, key=jax.random.split(key)[0])
+    for one, other in zip(found, terms_at(coupled, attack_fn=bound, **options), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    with pytest.raises(ValueError, match="the attack takes a key"):
+        terms_at(coupled, attack_fn=fgsm_random_start, **options)
+
+
+@coupled_losses
 def test_the_twins_are_constants_even_of_an_attack_that_is_not(coupled):
     inputs, labels = inputs_and_labels()
     params = as_tree(PARAMS)
