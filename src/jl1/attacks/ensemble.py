@@ -1,4 +1,4 @@
-"""The standard ensemble: strong attacks one after another, each on the points that still stand, worst case a point.
+"""AutoAttack, here `standard`: strong attacks one after another on the points that still stand, worst case a point.
 
 `standard_attack` is the one function here that is not jitted as a whole. Shapes are static inside jit, so work can only
 shrink outside: it gathers the standing examples on the host into batches of a few fixed sizes, each compiled once.

@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
 def _define_audit(values: flags.FlagValues) -> None:
     """Define what is audited, and how hard."""
     flags.DEFINE_string("epsilon", None, "L-infinity radius in (0, 1]", flag_values=values)
-    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble", flag_values=values)
+    flags.DEFINE_string("budget", "fast", "strength of AutoAttack", flag_values=values)
     flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
     flags.DEFINE_integer("max_points", 1000, "only so many points, from the first", 2, flag_values=values)
     flags.DEFINE_integer("num_examined", 200, "points for the measures of gradients", 1, flag_values=values)

@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
 def _define_attacks(values: flags.FlagValues) -> None:
     """Define the flags of the attacks."""
     flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), "which attacks", flag_values=values)
-    flags.DEFINE_string("budget", "fast", "strength of the standard ensemble and its parts", flag_values=values)
+    flags.DEFINE_string("budget", "fast", "strength of AutoAttack and its parts", flag_values=values)
     flags.DEFINE_string("points", "test", "test, or validation", flag_values=values)
     flags.DEFINE_integer("max_points", None, "only so many points, from the first", 1, flag_values=values)
     flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1]", flag_values=values)
