@@ -1,5 +1,6 @@
 """`jl1 evaluate`: attack the newest checkpoint of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jl1.reporters import open_reporter
 from jl1.terminal import open_console, say
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
-_ALIASES = {"autoattack": "standard"}
+_ALIASES: Mapping[str, str] = {"autoattack": "standard"}
 _POINTS = ("test", "validation")
 
 
@@ -52,7 +53,7 @@ def _define_attacks(values: flags.FlagValues) -> None:
 
 def _options(parsed: flags.FlagValues) -> EvaluationOptions:
     """Check the flags."""
-    attacks = [_ALIASES.get(name, name) for name in parsed.attacks]
+    attacks: list[str] = [_ALIASES.get(name, name) for name in parsed.attacks]
     check_names("attacks", attacks, ATTACKS)
     check_names("budget", [parsed.budget], BUDGETS)
     check_names("points", [parsed.points], _POINTS)
