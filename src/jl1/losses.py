@@ -30,6 +30,7 @@ from jl1.array_types import (
 )
 from jl1.attacks.fgsm import fgsm
 from jl1.evaluated import evaluate_once
+from jl1.labels import check_labels
 
 
 class LossTerms(NamedTuple):
@@ -59,6 +60,9 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
     Returns:
         One loss an example, in nats.
 
+    Raises:
+        ValueError: Labels that are not one integer an example, or a number for `smoothing` outside [0, 1).
+
     Example:
         >>> import jax.numpy as jnp
         >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]), smoothing=0.1)[0]), 4)  # log 10
@@ -67,9 +71,8 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
     References:
         Szegedy et al. 2016, arXiv:1512.00567, Sec. 7.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
-    is_class = (labels >= 0) & (labels < logits.shape[-1])
-    return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)
+    _check_smoothing(smoothing)
+    return _smoothed_cross_entropy(logits, labels, smoothing)
 
 
 def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
@@ -86,9 +89,15 @@ def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float 
 
     Returns:
         One loss an example, in nats.
+
+    Raises:
+        ValueError: As `cross_entropy`, and a single class: there is no other to smooth to.
     """
+    _check_smoothing(smoothing)
     num_classes = logits.shape[-1]
-    return cross_entropy(logits, labels, smoothing=smoothing * num_classes / (num_classes - 1))
+    if num_classes < 2:
+        raise ValueError(f"logits of shape {logits.shape}: smoothing off the label needs at least two classes")
+    return _smoothed_cross_entropy(logits, labels, smoothing * num_classes / (num_classes - 1))
 
 
 def penalised_loss(
@@ -249,3 +258,17 @@ def twins_of(
     twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
     chex.assert_equal_shape([inputs, twins])
     return jax.lax.stop_gradient(twins)
+
+
+def _check_smoothing(smoothing: float) -> None:
+    """Refuse a number outside [0, 1); a traced one cannot be looked at."""
+    if isinstance(smoothing, int | float) and not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing}: must be at least 0 and below 1, the share taken off the label")
+
+
+def _smoothed_cross_entropy(logits: Logits, labels: Labels, smoothing: float) -> PerExample:
+    """Compute the cross-entropy against (1 - s) onehot(y) + s/c."""
+    check_labels(labels, logits, what="logits")
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)

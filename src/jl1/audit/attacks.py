@@ -1,5 +1,6 @@
 """The attacks of an audit, by name: a ladder from noise to the ensemble, and two that see other things."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.ensemble import BUDGETS, Stage
 from jl1.attacks.noise import random_noise
 from jl1.attacks.norms import NormName
+from jl1.attacks.objectives import targeted_dlr
 from jl1.attacks.suite import Suite, attack_by_fgsm, attack_by_pgd
 from jl1.attacks.transfer import transfer
 
@@ -39,6 +41,18 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
     if source_logits_fn is not None:
         single["transfer"] = Stage(transfer(_attack_by_last_point, source_logits_fn))
     return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
+
+
+def uses_targeted_dlr(suite: Suite) -> bool:
+    """Tell whether an attack of a suite raises the targeted DLR, which not every number of classes allows.
+
+    Example:
+        >>> uses_targeted_dlr(make_audit_suite("fast")), uses_targeted_dlr(make_audit_suite("few_classes"))
+        (True, False)
+    """
+    attacks = [stage.attack_fn for stages in suite.values() for stage in stages.values()]
+    losses = [inspect.signature(attack_fn).parameters.get("loss_fn") for attack_fn in attacks]
+    return any(loss is not None and loss.default is targeted_dlr for loss in losses)
 
 
 def _attack_by_last_point(logits_fn: LogitsFn, inputs: Inputs, *, norm: NormName = "linf", **options: Any) -> Inputs:
