@@ -118,7 +118,7 @@ def make_certificate_step(module: SequentialNet, *, lower: float = 0.0, upper: f
         The step, with epsilon traced: one compilation serves every radius. The same module and range give the same
         step again. It certifies no point that is out of the range.
     """
-    return _certificate_step(module, _Range(lower, upper))
+    return _certificate_step(module, _Range(lower, upper))  # pyright: ignore[reportArgumentType]: flax makes the hash
 
 
 def certified_accuracy(
@@ -188,7 +188,7 @@ def _is_inside(
 ) -> Bool[np.ndarray | Array, " batch"]:
     """Return which points are in the range; not-a-number is in none."""
     is_inside = (inputs >= limits.lower) & (inputs <= limits.upper)
-    return is_inside.reshape(len(inputs), -1).all(axis=1)
+    return is_inside.reshape(len(inputs), -1).all(axis=1)  # pyright: ignore[reportReturnType]
 
 
 def _where_in_range(bounds: Outputs, otherwise: float, inputs: Inputs, labels: Labels, limits: _Range) -> Outputs:

@@ -124,6 +124,9 @@ def penalised_loss(
     Returns:
         The terms of every example, not averaged.
 
+    Raises:
+        ValueError: Labels that are not one integer an example.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from jl1.penalties import make_penalty
@@ -134,6 +137,7 @@ def penalised_loss(
         >>> [round(float(term[0]), 4) for term in terms]  # 0.6931 + 0.5 * 6.5
         [3.9431, 0.6931, 6.5]
     """
+    check_labels(labels, inputs, what="inputs")
     network = logits_fn if penalty_fn is None else evaluate_once(logits_fn, inputs)
     logits = network(inputs)
     chex.assert_rank(logits, 2)
@@ -177,6 +181,9 @@ def defended_loss(
 
     Returns:
         The terms of every example, each the mean of its two points, not averaged over the batch.
+
+    Raises:
+        ValueError: Labels that are not one integer an example.
     """
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
     points = jnp.concatenate([inputs, twins])
@@ -255,6 +262,7 @@ def twins_of(
     logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, attack_fn: Callable[..., Inputs]
 ) -> Inputs:
     """Return the adversarial twins of the inputs as constants."""
+    check_labels(labels, inputs, what="inputs")
     twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
     chex.assert_equal_shape([inputs, twins])
     return jax.lax.stop_gradient(twins)
