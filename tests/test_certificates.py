@@ -116,6 +116,19 @@ def test_a_second_implementation_with_convolutions_as_matrices(name, epsilon):
             np.testing.assert_allclose(norms[example, other], norm, atol=1e-10)
 
 
+@pytest.mark.parametrize(("activation", "norm"), [("relu", 0.0), ("leaky_relu", 2.0)])
+def test_at_0_the_bound_holds_for_the_slope_that_jax_takes(activation, norm):
+    module = SequentialNet((Dense(1),), 2, ACTIVATIONS[activation])
+    params = {
+        "layer_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+        "output": {"kernel": jnp.array([[1.0, -1.0]]), "bias": jnp.zeros(2)},
+    }
+    inputs, labels = jnp.zeros((1, 1)), jnp.array([0])
+    gradient = jax.grad(lambda x: margins_at(module, params, x, labels)[0, 1])(inputs)
+    assert jnp.sum(jnp.abs(gradient)) == norm
+    assert gradient_norm_bounds(module, params, inputs=inputs, labels=labels, epsilon=0.0).tolist() == [[0.0, norm]]
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_linear_network_is_certified_exactly_and_its_worst_point_is_that_of_fgsm():
     module = MODULES["linear"]

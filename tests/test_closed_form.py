@@ -80,6 +80,38 @@ def test_it_equals_the_automatic_form_to_1e_12(net, outputs, convolution):
 
 
 @pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize("activation", [jax.nn.relu, jax.nn.leaky_relu])
+def test_where_an_image_is_blank_and_biases_are_0_the_slope_at_0_is_jaxs(activation):
+    module, params, inputs, labels = problem(NETS["convolutions, then dense"], activation=activation)
+    params = {name: {**layer, "bias": jnp.zeros_like(layer["bias"])} for name, layer in params.items()}
+    inputs = inputs.at[:, :6].set(0.0)
+    closed = make_closed_form_gradient(module, outputs="probs", loss_fn=SMOOTHED)
+    expected = automatic(module, outputs="probs")(params, inputs, **arguments(labels))
+    assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
+
+
+def test_a_row_that_does_not_count_may_have_no_label():
+    module, params, inputs, labels = problem(NETS["dense"], dtype=jnp.float32)
+    closed = make_closed_form_gradient(module, loss_fn=SMOOTHED)
+    mask = jnp.arange(6) < 4
+    expected = closed(params, inputs, **arguments(labels, mask))
+    found = closed(params, inputs, **arguments(jnp.where(mask, labels, -1), mask))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_all_products_have_the_precision_that_is_asked_for(precision):
+    module, params, inputs, labels = problem(NETS["convolutions, then dense"], dtype=jnp.float32)
+    closed = make_closed_form_gradient(module, outputs="log_probs", twin_loss_fn=SMOOTHED, precision=precision)
+    text = jax.jit(closed).lower(params, inputs, **arguments(labels)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    wanted = {"float32": "precision = [HIGHEST, HIGHEST]", "tf32": "precision = [HIGH, HIGH]"}[precision]
+    always = "precision = [HIGHEST, HIGHEST]"  # the mixing of the rows and the sums of the losses, which cost nothing
+    assert sum(wanted in line for line in products) > 10
+    assert all(wanted in line or always in line for line in products)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
 def test_leaky_relu_has_one_too():
     module, params, inputs, labels = problem(NETS["convolutions, then dense"], activation=jax.nn.leaky_relu)
     expected = automatic(module)(params, inputs, **arguments(labels))

@@ -52,6 +52,11 @@ def test_what_it_does_not_do_goes_to_the_library():
         options = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **options}
         expected = jax.lax.conv_general_dilated(images, kernel, **options)
         np.testing.assert_array_equal(patch_convolution(images, kernel, **options), expected)
+    rounded = images.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (1, 1), "SAME"
+    sums = patch_convolution(*rounded, dimension_numbers=LAYOUT, preferred_element_type=jnp.float32)
+    assert sums.dtype == jnp.float32
+    with pytest.raises(TypeError, match="nonsense"):
+        patch_convolution(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, nonsense=3)
     with pytest.raises(ValueError, match="feature_group_count must divide"):
         patch_convolution(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=3)
 

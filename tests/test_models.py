@@ -204,6 +204,25 @@ def test_centring_takes_another_layer_by_its_name():
     assert centred["bias"].tolist() == [-2.0, 2.0]
 
 
+def test_centring_takes_a_layer_without_a_bias():
+    assert centre_output_layer({"output": {"kernel": jnp.array([[1.0, 3.0]])}})["output"]["kernel"].tolist() == [
+        [-1.0, 1.0]
+    ]
+
+
+@pytest.mark.parametrize("convolution", ["patches", "library"])
+def test_an_image_that_is_too_small_is_refused_with_the_layer_that_it_does_not_fit(convolution):
+    module = create_model("A", convolution=convolution)
+    with pytest.raises(ValueError, match="layer_1, 6 x 6 without padding, does not fit what enters it, 4 x 5"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 10, 1)))
+
+
+def test_an_unknown_form_of_convolution_is_refused_by_the_network_too():
+    module = create_model("B").clone(convolution="patch")
+    with pytest.raises(ValueError, match="unknown convolution 'patch'; known are library, patches"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+
+
 def test_centring_a_layer_that_is_not_there_says_which_are():
     with pytest.raises(ValueError, match="no layer 'head' in the parameters; there are layer_0, layer_1, output"):
         centre_output_layer(as_tree(NET.params()), layer="head")

@@ -82,6 +82,15 @@ def test_leaky_slopes_by_hand():
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("activation", "slope_at_0"), [(jax.nn.relu, 0.0), (jax.nn.leaky_relu, 1.0)])
+def test_at_0_the_slope_is_the_one_that_jax_takes(activation, slope_at_0):
+    net = on_a_line([3], [0.0], activation=activation)
+    [[supremum, at_start, at_end, change, integral, num_pieces, _]] = walk_on_a_line(net, (0.0, 1.0))
+    assert at_start == 3 * slope_at_0
+    assert (supremum, at_end, change, integral, num_pieces) == pytest.approx((3, 3, 3, 3, 1))
+
+
+@pytest.mark.usefixtures("x64")
 def test_the_ends_can_miss_what_happens_between_them():
     [[supremum, at_start, at_end, change, *_]] = walk_on_a_line(on_a_line([50, -50], [0.49, 0.51]), (0.0, 1.0))
     assert at_start == at_end == 0 < change  # both ends are flat, and yet the output moves

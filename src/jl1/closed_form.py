@@ -3,7 +3,7 @@
 The mathematics stands in `passes` and `heads`; here a batch is worked off in chunks that stay in the caches.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -16,16 +16,14 @@ from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExam
 from jl1.attacks.fgsm import sign_step
 from jl1.chunks import cached_examples, in_chunks
 from jl1.heads import HEADS
+from jl1.kinks import KINKS
 from jl1.linear_ops import make_linear_ops
 from jl1.losses import LossTerms
 from jl1.models import Dense, SequentialNet, convolution_form
-from jl1.passes import Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
+from jl1.passes import Network, Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
 from jl1.precision import PRECISIONS
 from jl1.training import GradientFn
-
-_SLOPES: Mapping[Callable, float] = {nn.relu: 0.0, nn.leaky_relu: 0.01}
-"""Slope on the negative side of the activations that are piecewise linear."""
 
 
 def has_closed_form(module: nn.Module) -> bool:
@@ -37,7 +35,7 @@ def has_closed_form(module: nn.Module) -> bool:
     Returns:
         True for a `SequentialNet` with relu or leaky_relu after at least one convolution or dense layer.
     """
-    return isinstance(module, SequentialNet) and module.activation in _SLOPES and len(module.layer_names) > 1
+    return isinstance(module, SequentialNet) and module.activation in KINKS and len(module.layer_names) > 1
 
 
 def fastest_examples(module: SequentialNet, inputs: Inputs | jax.ShapeDtypeStruct) -> int:
@@ -110,7 +108,7 @@ def make_closed_form_gradient(
     _check_choices(module, outputs, scale, precision)
     convolution = convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
-    slope, twins = _SLOPES[module.activation], (twin_loss_fn, twin_weight)
+    kink, twins = KINKS[module.activation], (twin_loss_fn, twin_weight)
     loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
     differences = outputs != "logits" and all(_ignores_shifts(fn, module.num_classes) for fn in loss_fns)
 
@@ -125,12 +123,12 @@ def make_closed_form_gradient(
         key: PRNGKey | None = None,
     ) -> tuple[Params, LossTerms]:
         del key  # nothing is random
-        net = bind(layers, names, params, inputs, slope, convolution=convolution, precision=precision)
+        net = bind(layers, names, params, inputs, convolution=convolution, precision=precision)
         num_entries = module.num_classes * inputs[0].size if scale == "mean" else 1
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
         options = {"head": HEADS[outputs], "loss_fn": loss_fn, "lam": lam / num_entries, "differences": differences}
-        at_points = partial(loss_and_gradient_at, net, **options)
-        at_chunk = partial(_at_points_and_twins, at_points, *twins, inputs.shape[1:], epsilon)
+        at_points = partial(loss_and_gradient_at, net, kink=kink, **options)
+        at_chunk = partial(_at_points_and_twins, net, at_points, *twins, inputs.shape[1:], epsilon)
 
         size = min(examples_per_pass or fastest_examples(module, inputs), len(inputs))
         chunks = in_chunks(size, (inputs.reshape(len(inputs), -1), labels, weights))
@@ -166,6 +164,7 @@ def _ignores_shifts(loss_fn: ExampleLossFn, num_classes: int) -> bool:
 
 
 def _at_points_and_twins(
+    net: Network,
     at_points: Callable[..., tuple[Sums, Pass]],
     twin_loss_fn: ExampleLossFn | None,
     twin_weight: float,
@@ -179,7 +178,7 @@ def _at_points_and_twins(
     if twin_loss_fn is None:
         return at_points(inputs, labels, weights)[0]
     sums, there = at_points(inputs, labels, twin_weight * weights)
-    ascent = direction_of(loss_slope(twin_loss_fn, there.logits, labels), there)
+    ascent = direction_of(net, loss_slope(twin_loss_fn, there.logits, labels), there)
     twins = sign_step(inputs, ascent.reshape(inputs.shape), epsilon=epsilon)
     at_twins, _ = at_points(twins, labels, twin_weight * weights)
     return jax.tree.map(jnp.add, sums, at_twins)

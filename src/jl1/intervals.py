@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jl1.kinks import KINKS
+
 
 class Interval(NamedTuple):
     """Numbers that lie between two others.
@@ -39,10 +41,9 @@ def times(values: Interval, factors: Interval) -> Interval:
     )
 
 
-def _step_slopes(slope: float, entering: Interval) -> Interval:
-    """Return the slopes of an activation that is linear on both sides of 0; what can only be 0 counts as off."""
-    may_be_on, may_be_off = entering.high > 0, entering.low < 0
-    return Interval(jnp.where(may_be_on & ~may_be_off, 1.0, slope), jnp.where(may_be_on, 1.0, slope))
+def _rising_slopes(slope_fn: Callable[[Array], Array], entering: Interval) -> Interval:
+    """Return the slopes of an activation whose slope never falls: they lie between those at the ends."""
+    return Interval(slope_fn(entering.low), slope_fn(entering.high))
 
 
 def _tanh_slopes(entering: Interval) -> Interval:
@@ -53,9 +54,8 @@ def _tanh_slopes(entering: Interval) -> Interval:
 
 
 SLOPES: Mapping[Any, Callable[[Interval], Interval]] = {
-    nn.relu: partial(_step_slopes, 0.0),
-    nn.leaky_relu: partial(_step_slopes, 0.01),
-    nn.softplus: lambda entering: Interval(nn.sigmoid(entering.low), nn.sigmoid(entering.high)),
+    **{activation: partial(_rising_slopes, kink.slopes) for activation, kink in KINKS.items()},
+    nn.softplus: partial(_rising_slopes, nn.sigmoid),
     nn.tanh: _tanh_slopes,
 }
 """Activations that never fall: what enters one to its slopes there."""

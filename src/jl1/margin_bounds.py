@@ -45,7 +45,7 @@ def margin_bounds(
         example and a column a class j each.
     """
     layers = (*module.hidden, Dense(module.num_classes))
-    net = bind(layers, module.layer_names, params, inputs, 0.0, convolution=convolution_form(module.convolution))
+    net = bind(layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
     slopes, last = _forward(module, net, box)
     units = jnp.eye(module.num_classes, dtype=inputs.dtype)
 

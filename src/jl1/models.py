@@ -104,6 +104,11 @@ class SequentialNet(nn.Module):
         if isinstance(layer, Dense):
             flat = inputs.reshape(inputs.shape[0], -1)
             return nn.Dense(layer.features, kernel_init=self.kernel_init, name=name)(flat)
+        if layer.padding == "VALID" and min(inputs.shape[1:-1]) < layer.kernel_size:
+            raise ValueError(
+                f"{name}, {layer.kernel_size} x {layer.kernel_size} without padding, does not fit what enters it, "
+                f"{' x '.join(map(str, inputs.shape[1:-1]))}: the network needs larger images"
+            )
         window, strides = (layer.kernel_size,) * 2, (layer.stride,) * 2
         module = nn.Conv(
             layer.features,
@@ -111,7 +116,7 @@ class SequentialNet(nn.Module):
             strides,
             padding=layer.padding,
             kernel_init=self.kernel_init,
-            conv_general_dilated=CONVOLUTIONS[convolution_form(self.convolution)],
+            conv_general_dilated=_known(CONVOLUTIONS, convolution_form(self.convolution), "convolution"),
             name=name,
         )
         return module(inputs)
@@ -151,7 +156,7 @@ def create_model(
     padding: tuple[str, ...] | None = None,
     convolution: str = "auto",
 ) -> SequentialNet:
-    """Create model A, B or C of Table 1 for any input shape and number of classes.
+    """Create model A, B or C of Table 1 for any number of classes, and any images that its convolutions fit.
 
     Args:
         name: "A", "B" or "C".
@@ -217,7 +222,7 @@ def centre_output_layer(params: Params, *, layer: str = OUTPUT_LAYER) -> Params:
     no classifier. The exact penalty on logits changes.
 
     Args:
-        params: Parameter tree with a dense layer of that name.
+        params: Parameter tree with a dense layer of that name, with or without a bias.
         layer: Name of the last layer.
 
     Returns:
@@ -228,11 +233,7 @@ def centre_output_layer(params: Params, *, layer: str = OUTPUT_LAYER) -> Params:
     """
     if layer not in params:
         raise ValueError(f"no layer {layer!r} in the parameters; there are {', '.join(params)}")
-    last = params[layer]
-    centred = {
-        "kernel": last["kernel"] - jnp.mean(last["kernel"], axis=1, keepdims=True),
-        "bias": last["bias"] - jnp.mean(last["bias"]),
-    }
+    centred = {name: values - jnp.mean(values, axis=-1, keepdims=True) for name, values in params[layer].items()}
     return {**params, layer: centred}
 
 

@@ -25,6 +25,7 @@ Equal to the automatic form to rounding (tests/test_closed_form.py); examples mu
 these layers cannot make them do.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -33,17 +34,19 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, Params, PerExample, Scalar
 from jl1.heads import HeadFn, LogitsJacobian, penalty_and_slopes
+from jl1.kinks import Kink
 from jl1.linear_ops import LinearOps, Rows, make_linear_ops
 from jl1.models import Layer
+from jl1.precision import with_precision
 
 
 class Network(NamedTuple):
-    """Affine layers with their parameters, and the slope of the activation on the negative side."""
+    """Affine layers with their parameters, and the precision of all products."""
 
     ops: list[LinearOps]
     kernels: list[Array]
     biases: list[Array]
-    slope: float
+    precision: str
 
 
 class Pass(NamedTuple):
@@ -65,18 +68,24 @@ with the examples' weights."""
 
 
 def bind(
-    layers: tuple[Layer, ...], names: tuple[str, ...], params: Params, inputs: Inputs, slope: float, **options: str
+    layers: tuple[Layer, ...],
+    names: tuple[str, ...],
+    params: Params,
+    inputs: Inputs,
+    *,
+    convolution: str,
+    precision: str = "float32",
 ) -> Network:
     """Put the layers and their parameters together."""
     if set(params) != set(names) or not all({"kernel"} <= set(params[name]) <= {"kernel", "bias"} for name in names):
         found = ", ".join(f"{name} ({' and '.join(params[name])})" for name in params)
         raise ValueError(f"the layers {', '.join(names)} need a kernel each, and perhaps a bias; params have {found}")
-    ops = make_linear_ops(layers, inputs.shape[1:], **options)
+    ops = make_linear_ops(layers, inputs.shape[1:], convolution=convolution, precision=precision)
     biases = [
         params[name].get("bias", jnp.zeros(op.output_shape[-1], inputs.dtype))
         for name, op in zip(names, ops, strict=True)
     ]
-    return Network(ops, [params[name]["kernel"] for name in names], biases, slope)
+    return Network(ops, [params[name]["kernel"] for name in names], biases, precision)
 
 
 def loss_and_gradient_at(
@@ -85,6 +94,7 @@ def loss_and_gradient_at(
     labels: Labels,
     weights: PerExample,
     *,
+    kink: Kink,
     head: HeadFn,
     loss_fn: ExampleLossFn,
     lam: Scalar,
@@ -92,9 +102,10 @@ def loss_and_gradient_at(
 ) -> tuple[Sums, Pass]:
     """Return the weighted gradient, loss and penalty at some points, and what the passes left behind.
 
-    `differences` takes one row less; the loss and the outputs must not change when all logits move together.
+    `differences` takes one row less; the loss and the outputs must not change when all logits move together. A loss
+    that is not a number counts only where its weight is above 0.
     """
-    there = _rows_down(net, inputs, differences=differences)
+    there = _rows_down(net, inputs, kink=kink, differences=differences)
     jacobian = jnp.pad(there.jacobian, ((int(differences), 0), (0, 0), (0, 0)))  # z_0 - z_0 has none
     penalties, by_jacobian, through_head = penalty_and_slopes(head, there.logits, jacobian, lam * weights)
     by_jacobian = by_jacobian[int(differences) :]
@@ -106,12 +117,13 @@ def loss_and_gradient_at(
     )
     gradients = _tangents_up(net, there, ascent, tangents)
     losses = loss_fn(there.logits, labels)
-    return (gradients, jnp.dot(weights, losses), jnp.dot(weights, penalties)), there
+    return (gradients, _weighted_sum(weights, losses), _weighted_sum(weights, penalties)), there
 
 
-def direction_of(slope: Logits, there: Pass) -> Float[Array, "batch entries"]:
+def direction_of(net: Network, slope: Logits, there: Pass) -> Float[Array, "batch entries"]:
     """Return the inputs' gradient of a loss with this derivative by the logits."""
-    return jnp.einsum("cb,cbd->bd", _on_rows(slope, there), there.jacobian)
+    product = with_precision(net.precision, partial(jnp.einsum, "cb,cbd->bd"))
+    return product(_on_rows(slope, there), there.jacobian)
 
 
 def _on_rows(slope: Logits, there: Pass) -> Float[Array, "rows batch"]:
@@ -119,14 +131,14 @@ def _on_rows(slope: Logits, there: Pass) -> Float[Array, "rows batch"]:
     return slope.T[slope.shape[1] - len(there.jacobian) :]
 
 
-def _rows_down(net: Network, inputs: Inputs, *, differences: bool) -> Pass:
+def _rows_down(net: Network, inputs: Inputs, *, kink: Kink, differences: bool) -> Pass:
     """Run the network forward, then pull one row an output back to the inputs."""
-    ops, kernels, biases, slope = net
+    ops, kernels, biases, _ = net
     values, slopes = inputs, []
     for op, kernel, bias in zip(ops[:-1], kernels[:-1], biases[:-1], strict=True):
         pushed = op.push(kernel, values[None])[0]
         before = pushed + _per_channel(bias, pushed)
-        slopes.append(jnp.where(before > 0, 1.0, slope).astype(before.dtype))
+        slopes.append(kink.slopes(before))
         values = before * slopes[-1]
     logits = ops[-1].push(kernels[-1], values[None])[0] + biases[-1][None]
     combinations = jnp.eye(logits.shape[1], dtype=logits.dtype)
@@ -142,10 +154,11 @@ def _rows_down(net: Network, inputs: Inputs, *, differences: bool) -> Pass:
 def _tangents_up(net: Network, there: Pass, ascent: Logits, tangents: Rows) -> tuple[list[Array], list[Array]]:
     """Push the tangents to the last layer and collect the gradient of every kernel and bias on the way."""
     by_kernels, by_biases, on_rows = [], [], _on_rows(ascent, there)
+    product = with_precision(net.precision, jnp.matmul)
     layers = zip(net.ops[:-1], net.ops[1:], net.kernels[:-1], net.biases[:-1], there.slopes, there.rows, strict=True)
     for op, next_op, kernel, bias, slopes, rows in layers:
         by_kernels.append(op.outer(tangents, rows))
-        by_pixel = on_rows.reshape(1, -1) @ rows.reshape(on_rows.size, -1)
+        by_pixel = product(on_rows.reshape(1, -1), rows.reshape(on_rows.size, -1))
         by_biases.append(jnp.sum(by_pixel.reshape(-1, bias.size), axis=0))
 
         def through_activation(pushed: Array, a: PerExample, slopes: Array = slopes, bias: Array = bias) -> Array:
@@ -161,6 +174,11 @@ def _tangents_up(net: Network, there: Pass, ascent: Logits, tangents: Rows) -> t
 def loss_slope(loss_fn: ExampleLossFn, logits: Logits, labels: Labels) -> Logits:
     """Return the derivative of each example's loss with respect to its logits."""
     return jax.grad(lambda values: jnp.sum(loss_fn(values, labels)))(logits)
+
+
+def _weighted_sum(weights: PerExample, values: PerExample) -> Array:
+    """Sum what counts: elsewhere a value may be no number."""
+    return jnp.dot(weights, jnp.where(weights > 0, values, 0), precision=jax.lax.Precision.HIGHEST)
 
 
 def _per_example(values: PerExample, rows: Array) -> Array:

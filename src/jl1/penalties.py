@@ -30,7 +30,7 @@ from jl1.estimators import (
     jacobian_l21_projected,
     output_change,
 )
-from jl1.evaluated import compose
+from jl1.evaluated import compose, unshared
 from jl1.norms import class_sum_l1, jacobian_frobenius, jacobian_l1, loss_gradient_l1, loss_gradient_l2
 
 
@@ -58,6 +58,9 @@ OUTPUTS: Mapping[str, Callable[[Logits], Outputs]] = {
     "log_probs": jax.nn.log_softmax,
 }
 """The f of Eq. 3, as a function of the logits; the paper does not say which it penalised."""
+
+_STRAIGHT = (logits_output, centred_logits)
+"""Outputs that are linear functions of the logits."""
 
 JACOBIAN_PENALTIES: Mapping[str, Callable[..., PerExample]] = {
     "jacobian_l1": jacobian_l1,
@@ -187,7 +190,8 @@ def _jacobian_penalty(
 ) -> PerExample:
     """Penalise the Jacobian of output_fn(logits)."""
     del labels, key  # the Jacobian does not depend on them
-    values = norm_fn(compose(output_fn, logits_fn), inputs)
+    network = unshared(logits_fn) if output_fn in _STRAIGHT else logits_fn
+    values = norm_fn(compose(output_fn, network), inputs)
     return values / _num_entries(scale, jax.eval_shape(logits_fn, inputs).shape[1], inputs)
 
 

@@ -22,19 +22,17 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import Inputs, Labels, Logits, Mask, Outputs, Params, PerExample
 from jl1.jacobian import entrywise_l1
+from jl1.kinks import KINKS
 from jl1.models import SequentialNet
 
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""
-
-PIECEWISE_LINEAR = (nn.relu, nn.leaky_relu)
 
 Pattern = tuple[Bool[Array, " batch ..."], ...]
 """Which activations are on, layer by layer."""
@@ -55,7 +53,7 @@ class SegmentNorms(NamedTuple):
     Attributes:
         supremum: sup ||grad f_i||_1 on the segment, in units of output per unit of input; if the walk is not
             complete, on the part that was walked and at the end. Never below `at_start` and `at_end`.
-        at_start: ||grad f_i(x)||_1, with slope 0 at 0 as in `jax.nn.relu`.
+        at_start: ||grad f_i(x)||_1, with the slope at 0 that JAX takes: 0 for relu, 1 for leaky_relu.
         at_end: ||grad f_i(x')||_1.
         change: f_i(x') - f_i(x).
         integral: The sum over the pieces of length times slope along the segment: `change`, to rounding, if the walk
@@ -125,19 +123,19 @@ def segment_gradient_norms(
         >>> [value.item() for value in (norms.at_start, norms.supremum, norms.at_end, norms.change, norms.num_pieces)]
         [0.0, 4.0, 0.0, 1.0, 3]
     """
-    if module.activation not in PIECEWISE_LINEAR:
+    if module.activation not in KINKS:
         raise ValueError("only a network with relu or leaky_relu is linear between breakpoints")
     if max_pieces < 1:
         raise ValueError(f"max_pieces={max_pieces}: must be at least 1")
     chex.assert_equal_shape([starts, ends])
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
-        net_fn = partial(_network, module, params)
+        net_fn, kink = partial(_network, module, params), KINKS[module.activation]
         weights = _output_weights(module.num_classes, labels, starts)
 
         def at_point(inputs: Inputs) -> tuple[Outputs, Outputs, Pattern]:
             logits, entering = net_fn(inputs, None)
             norms = _gradient_norms(net_fn, weights, inputs, None)
-            return _outputs(weights, logits), norms, tuple(values > 0 for values in entering)
+            return _outputs(weights, logits), norms, tuple(map(kink.is_on, entering))
 
         outputs, (at_start, at_end), patterns = jax.lax.map(at_point, jnp.stack([starts, ends]))
         walk = _Walk(
@@ -159,13 +157,12 @@ def segment_gradient_norms(
 
 def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pattern | None) -> _Values:
     """Run the network with its activations as they are, or held in a pattern, which makes it affine."""
-    below_zero = -module.activation(-jnp.ones((), inputs.dtype))
-    entering = []
+    kink, entering = KINKS[module.activation], []
 
     def activation(values: Array) -> Array:
-        is_on = values > 0 if pattern is None else pattern[len(entering)]
+        is_on = kink.is_on(values) if pattern is None else pattern[len(entering)]
         entering.append(values)
-        return jnp.where(is_on, jnp.ones_like(below_zero), below_zero) * values
+        return jnp.where(is_on, 1.0, kink.below).astype(values.dtype) * values
 
     logits = module.clone(activation=activation).apply({"params": params}, inputs)
     return logits, tuple(entering)  # pyright: ignore[reportReturnType]

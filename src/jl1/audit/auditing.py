@@ -24,9 +24,10 @@ from jl1.audit.planted import FeaturesFn, penultimate_features
 from jl1.audit.segment_check import segment_check, walk_segments
 from jl1.certificates import make_certificate_step
 from jl1.intervals import SLOPES
+from jl1.kinks import KINKS
 from jl1.labels import check_labels
 from jl1.models import SequentialNet
-from jl1.segments import PIECEWISE_LINEAR, SegmentNorms
+from jl1.segments import SegmentNorms
 
 StandsFn = Callable[[str, float], np.ndarray]
 """Name of an attack of the suite and a radius to which points stand, bool `[n]`."""
@@ -231,7 +232,7 @@ def _stands(
 
 def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) -> Segments | None:
     """Walk from some points to their FGSM twins where the network is piecewise linear."""
-    if module is None or module.activation not in PIECEWISE_LINEAR:
+    if module is None or module.activation not in KINKS:
         return None
     progress("Eq. 2 on segments")
     starts, labels = subject.inputs[:_NUM_SEGMENTS], subject.labels[:_NUM_SEGMENTS]
