@@ -34,16 +34,17 @@ from art.estimators.classification import PyTorchClassifier  # pyright: ignore[r
 
 from jl1.attacks.apgd import apgd
 from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
+from jl1.attacks.fgsm import fgsm
 from jl1.attacks.objectives import dlr
-from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
+from jl1.attacks.pgd import pgd
 from jl1.models import MODELS, Conv
 from jl1.trained import load_trained
 
 _STEPS, _QUERIES, _PGD_STEPS = 100, 5000, 40
 
 STAGES = {
-    "fgsm": Stage(attack_by_fgsm),
-    "pgd": Stage(partial(attack_by_pgd, num_steps=_PGD_STEPS, num_restarts=1)),
+    "fgsm": Stage(fgsm),
+    "pgd": Stage(partial(pgd, num_steps=_PGD_STEPS, num_restarts=1)),
     "apgd_dlr": Stage(partial(apgd, loss_fn=dlr)),
     **BUDGETS["full"],
 }

@@ -19,8 +19,8 @@ from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_margin
+from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
-from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
 from jl1.checkpoints import Checkpoints, Snapshot
 from jl1.closed_form import make_closed_form_gradient
 from jl1.data import epoch_indices
@@ -57,24 +57,12 @@ def sampled(name, num_draws, loss_fn=defended_loss, **options):
     """A loss with an estimator, whose draws are for the points and for their twins."""
     penalty_fn = make_penalty(name, num_draws=num_draws)
 
-    def terms_fn(logits_fn, inputs, *, key, epsilon, **rest):
-        attack_key, penalty_key = jax.random.split(key)
-        attack_fn = partial(options["attack_fn"], key=attack_key) if "attack_fn" in options else fgsm
-        return loss_fn(
-            logits_fn, inputs, epsilon=epsilon, key=penalty_key, penalty_fn=penalty_fn, attack_fn=attack_fn, **rest
-        )
-
-    return terms_fn
+    return partial(loss_fn, penalty_fn=penalty_fn, **options)
 
 
 def attacked(loss_fn, **options):
     """A loss without a penalty whose attack draws at random."""
-
-    def terms_fn(logits_fn, inputs, *, key, **rest):
-        bound = {name: partial(attack_fn, key=key) for name, attack_fn in options.items()}
-        return loss_fn(logits_fn, inputs, penalty_fn=None, **bound, **rest)
-
-    return terms_fn
+    return partial(loss_fn, penalty_fn=None, **options)
 
 
 def plain(logits_fn, inputs, *, key, epsilon, **rest):
@@ -191,8 +179,8 @@ def test_model_a_shares_its_convolutions():
 
 ATTACKS = {
     "noise": Stage(partial(random_noise, num_draws=3)),
-    "fgsm": Stage(attack_by_fgsm),
-    "pgd": Stage(partial(attack_by_pgd, num_steps=3), num_restarts=2),
+    "fgsm": Stage(fgsm),
+    "pgd": Stage(partial(pgd, num_steps=3), num_restarts=2),
     "apgd": Stage(partial(apgd, num_steps=6)),
     "apgd_t": Stage(partial(apgd_targeted, num_steps=4, loss_fn=targeted_margin), num_targets=2),
     "fab": Stage(partial(fab, num_steps=4, num_restarts=2)),

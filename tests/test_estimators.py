@@ -271,6 +271,7 @@ def test_without_a_radius_there_is_no_change_and_no_nan():
     for value, slope in (value_and_slope(outputs, 0.0), jax.jit(value_and_slope)(outputs, 0.0)):
         assert value == 0
         np.testing.assert_array_equal(slope, 0)
+    assert output_change(outputs, outputs + 1, epsilon=0.0) == 0  # not what the outputs are apart
 
 
 def test_the_outputs_change_is_free_in_adversarial_training():

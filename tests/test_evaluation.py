@@ -29,10 +29,6 @@ INPUTS, LABELS = np.float32(NET.inputs(23)), np.int32(NET.labels(23))
 KEY = jax.random.key(0)
 
 
-def fgsm_without_key(logits_fn, inputs, *, labels, epsilon, key):
-    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
-
-
 def values_of(step, batch_size=23, **options):
     return np.concatenate(
         list(over_batches(step, PARAMS, inputs=INPUTS, labels=LABELS, batch_size=batch_size, **options))
@@ -77,7 +73,7 @@ def test_counts_that_are_no_share_are_refused(right, total):
 
 @pytest.fixture(scope="module")
 def fgsm_step():
-    return make_eval_step(NET.apply_fn, attack_fn=fgsm_without_key)
+    return make_eval_step(NET.apply_fn, attack_fn=fgsm)
 
 
 def test_accuracy_under_attack_is_that_of_the_attacked_points(fgsm_step):
@@ -91,9 +87,7 @@ def test_accuracy_under_attack_is_that_of_the_attacked_points(fgsm_step):
 def test_an_attack_on_predicted_labels_is_judged_by_the_true_ones(attack_predicted_labels, right):
     # logits = inputs. The first point is taken for 0 and is 1: on the prediction the attack leaves 0 and so mends it,
     # on the true label it does not. The second is right before either attack and wrong after.
-    step = make_eval_step(
-        lambda _, inputs: inputs, attack_fn=fgsm_without_key, attack_predicted_labels=attack_predicted_labels
-    )
+    step = make_eval_step(lambda _, inputs: inputs, attack_fn=fgsm, attack_predicted_labels=attack_predicted_labels)
     points = np.array([[0.6, 0.5], [0.5, 0.6]], np.float32)
     assert step(PARAMS, points, np.array([1, 1], np.int32), 0.2, KEY).tolist() == right
 
@@ -121,7 +115,7 @@ def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
         return NET.apply_fn(params, inputs)
 
     points = {"inputs": INPUTS, "labels": LABELS, "batch_size": 8}
-    for attack_fn, keys in ((fgsm, {}), (fgsm_without_key, {"key": KEY})):
+    for attack_fn, keys in ((fgsm, {}), (partial(fgsm), {"key": KEY})):
         for epsilon in (0.1, 0.3):
             found = accuracy(apply_fn, PARAMS, **points, attack_fn=attack_fn, epsilon=epsilon, **keys)
             assert found == values_of(fgsm_step, 8, epsilon=epsilon, key=KEY).mean()

@@ -217,7 +217,7 @@ def test_a_point_outside_the_ball_is_no_verdict(trained, monkeypatch, tmp_path):
 
 def test_a_broken_order_is_said_with_its_figures():
     rows = [
-        {"attack": name, "epsilon": epsilon, "accuracy": accuracy}
+        {"attack": name, "epsilon": epsilon, "accuracy": accuracy, "num_examples": 1000}
         for name, epsilon, accuracy in (
             ("noise", 0.1, 0.9),
             ("fgsm", 0.1, 0.301),

@@ -9,7 +9,7 @@ import pytest
 import reference
 from networks import NETS, as_tree
 
-from jl1.attacks.fgsm import fgsm
+from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.losses import (
     LossTerms,
     cross_entropy,
@@ -168,11 +168,25 @@ def test_the_summed_loss_is_twice_the_mean_one():
         np.testing.assert_allclose(one, 2 * other, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
+coupled_losses = pytest.mark.parametrize(
     "coupled",
     [partial(defended_loss, penalty_fn=None), partial(output_change_loss, penalty_fn=make_change_penalty())],
     ids=["plain", "change"],
 )
+
+
+@coupled_losses
+def test_the_first_half_of_the_key_is_the_attacks(coupled):
+    key, options = jax.random.key(4), {"lam": 0.5, "epsilon": 0.1}
+    found = terms_at(partial(coupled, key=key), attack_fn=fgsm_random_start, **options)
+    bound = partial(fgsm_random_start, key=jax.random.split(key)[0])
+    for one, other in zip(found, terms_at(coupled, attack_fn=bound, **options), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    with pytest.raises(ValueError, match="the attack takes a key"):
+        terms_at(coupled, attack_fn=fgsm_random_start, **options)
+
+
+@coupled_losses
 def test_the_twins_are_constants_even_of_an_attack_that_is_not(coupled):
     inputs, labels = inputs_and_labels()
     params = as_tree(PARAMS)
@@ -283,34 +297,17 @@ def test_make_loss_takes_a_penalty_that_is_ready(name):
     assert found[1].penalty > 0
 
 
-@pytest.mark.parametrize("keyed", [False, True])
-def test_make_loss_takes_an_attack_and_gives_it_a_key_if_it_needs_one(keyed):
-    def plain(logits_fn, inputs, *, labels, epsilon):
-        return inputs + epsilon
-
-    def random(logits_fn, inputs, *, labels, epsilon, key):
-        return inputs + epsilon * jax.random.uniform(key, inputs.shape)
-
-    for_attack, for_penalty = jax.random.split(KEY)
-    attack_fn, bound_fn = (random, partial(random, key=for_attack)) if keyed else (plain, plain)
+@pytest.mark.parametrize("attack_fn", [fgsm_random_start, lambda _, x, *, labels, epsilon, key=None: x + epsilon])
+def test_make_loss_takes_an_attack_and_shares_the_key_with_it(attack_fn):
     penalty_fn = make_penalty("jacobian_l1_sampled_classes")
     options = {"lam": 2.0, "epsilon": 0.1}
     loss = make_loss(linear, penalty=penalty_fn, attack_fn=attack_fn, smoothing=0.0)
     weights, inputs, labels = INPUTS_OF_LINEAR
-    expected = defended_loss(
-        partial(linear, weights),
-        inputs,
-        labels=labels,
-        penalty_fn=penalty_fn,
-        attack_fn=bound_fn,
-        key=for_penalty if keyed else KEY,
-        **options,
-    )
-    found = loss(weights, inputs, labels, key=KEY, **options)[1]
+    options |= {"key": KEY}
+    logits_fn, given = partial(linear, weights), {"penalty_fn": penalty_fn, "attack_fn": attack_fn}
+    expected = defended_loss(logits_fn, inputs, labels=labels, **given, **options)
+    found = loss(weights, inputs, labels, **options)[1]
     np.testing.assert_allclose(found, [term.mean() for term in expected], rtol=1e-5)
-    if keyed:
-        with pytest.raises(ValueError, match="this attack draws at random: give loss"):
-            loss(weights, inputs, labels, **options)
 
 
 def test_without_a_radius_there_are_no_twins_and_half_of_the_work():

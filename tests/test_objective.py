@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 NET, KEY = NETS["dense_tanh"], jax.random.key(9)
 INPUTS, LABELS = jnp.float32(NET.inputs(6)), jnp.int32(NET.labels(6))
-FOR_ATTACK, FOR_PENALTY = jax.random.split(KEY)
 SAMPLED = "jacobian_l1_sampled_classes"
 
 
@@ -45,8 +44,8 @@ def terms_of(config, *, penalised=False, epsilon=0.1, lam=0.0):
 
 
 def expected(loss, attack_fn, *, smoothing=0.0, epsilon=0.1, lam=0.0, penalty_fn=None, **options):
-    """Evaluate a loss of the library with the attack's own key."""
-    given = {"labels": LABELS, "lam": lam, "penalty_fn": penalty_fn, "key": FOR_PENALTY} | options
+    """Evaluate a loss of the library with its own key."""
+    given = {"labels": LABELS, "lam": lam, "penalty_fn": penalty_fn, "key": KEY} | options
     given["loss_fn"] = partial(cross_entropy, smoothing=smoothing)
     return jax.jit(lambda: loss(logits_fn, INPUTS, epsilon=epsilon, attack_fn=attack_fn, **given))()
 
@@ -57,24 +56,20 @@ def assert_equal_terms(one, other):
 
 
 def test_the_presets_are_the_losses_of_their_references():
-    assert_equal_terms(
-        terms_of(settings("robust:pgd")), expected(adversarial_loss, partial(pgd_last_point, key=FOR_ATTACK))
-    )
-    assert_equal_terms(terms_of(settings("robust:trades")), expected(trades_loss, partial(kl_ascent, key=FOR_ATTACK)))
-    random_start = partial(fgsm_random_start, key=FOR_ATTACK)
-    assert_equal_terms(terms_of(settings("robust:fgsm_rs")), expected(adversarial_loss, random_start))
+    assert_equal_terms(terms_of(settings("robust:pgd")), expected(adversarial_loss, pgd_last_point))
+    assert_equal_terms(terms_of(settings("robust:trades")), expected(trades_loss, kl_ascent))
+    assert_equal_terms(terms_of(settings("robust:fgsm_rs")), expected(adversarial_loss, fgsm_random_start))
 
 
 def test_a_given_step_keeps_its_proportion_to_the_radius_during_the_warmup():
     given = {"num_steps": 4, "step_size": 0.01}
     config = settings("robust:pgd", **{f"adversarial__{name}": value for name, value in given.items()})
     for epsilon, step_size in ((0.1, 0.01), (0.05, 0.005)):
-        attack_fn = partial(pgd_last_point, key=FOR_ATTACK, num_steps=4, step_size=step_size)
+        attack_fn = partial(pgd_last_point, num_steps=4, step_size=step_size)
         found = terms_of(config, epsilon=epsilon)
         assert_equal_terms(found, expected(adversarial_loss, attack_fn, epsilon=epsilon))
-    random_start = partial(fgsm_random_start, key=FOR_ATTACK)
     found = terms_of(settings("robust:fgsm_rs"), epsilon=0.02)
-    assert_equal_terms(found, expected(adversarial_loss, random_start, epsilon=0.02))
+    assert_equal_terms(found, expected(adversarial_loss, fgsm_random_start, epsilon=0.02))
 
 
 @pytest.mark.parametrize("method", ["pgd", "trades"])
@@ -90,9 +85,9 @@ def test_every_setting_of_a_method_and_an_estimator_beside_it_arrive(method):
         adversarial__num_steps=3,
         **{f"adversarial__{name}": value for name, value in ours.items()},
     )
-    attack_fn, loss = partial(kl_ascent, key=FOR_ATTACK, num_steps=3), partial(trades_loss, beta=2.0)
+    attack_fn, loss = partial(kl_ascent, num_steps=3), partial(trades_loss, beta=2.0)
     if method == "pgd":
-        attack_fn = partial(pgd_last_point, key=FOR_ATTACK, num_steps=3, loss_fn=partial(cross_entropy, smoothing=0.3))
+        attack_fn = partial(pgd_last_point, num_steps=3, loss_fn=partial(cross_entropy, smoothing=0.3))
         loss = partial(adversarial_loss, clean_weight=0.25)
     penalty_fn = make_penalty(SAMPLED, outputs="logits")
     given = {"smoothing": 0.1, "lam": 0.5, "penalty_fn": penalty_fn}
@@ -100,10 +95,8 @@ def test_every_setting_of_a_method_and_an_estimator_beside_it_arrive(method):
 
 
 def test_predicted_labels_are_what_pgd_raises_where_they_are_asked_for():
-    def attack_fn(logits_fn, inputs, *, labels, epsilon):
-        return pgd_last_point(
-            logits_fn, inputs, labels=predicted_labels(logits_fn, inputs), epsilon=epsilon, key=FOR_ATTACK
-        )
+    def attack_fn(logits_fn, inputs, *, labels, epsilon, key):
+        return pgd_last_point(logits_fn, inputs, labels=predicted_labels(logits_fn, inputs), epsilon=epsilon, key=key)
 
     found = terms_of(settings("robust:pgd", adversarial__labels="predicted"))
     assert_equal_terms(found, expected(adversarial_loss, attack_fn))

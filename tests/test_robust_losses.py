@@ -147,6 +147,28 @@ def test_both_are_affine_in_lambda_and_attacked_with_the_labels_and_epsilon_give
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_as_it_is_called_the_key_is_split_for_the_attack_and_the_penalty(name):
+    key, sampled = jax.random.key(3), make_penalty("jacobian_l1_sampled_classes", num_draws=1)
+    for_attack, for_penalty = jax.random.split(key)
+    found = terms_at(partial(LOSSES[name], key=key), attack_fn=ATTACKS[name], penalty_fn=sampled)
+    bound = {"attack_fn": partial(ATTACKS[name], key=for_attack), "penalty_fn": partial(sampled, key=for_penalty)}
+    assert_equal_terms(found, terms_at(LOSSES[name], **bound))
+    given = {"labels": LABELS, "lam": 0.7, "epsilon": 0.1, "loss_fn": SMOOTH, "penalty_fn": sampled}
+    by_default = jax.jit(lambda: LOSSES[name](partial(NET.apply_fn, PARAMS), INPUTS, key=key, **given))()
+    assert_equal_terms(found, by_default)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_attack_that_draws_needs_a_key_and_one_of_ones_own_may_take_none(name):
+    given = {"labels": LABELS, "lam": 0.0, "epsilon": 0.1, "penalty_fn": None}
+    with pytest.raises(
+        ValueError, match=r"the attack takes a key: .*loss\(\.\.\., key=.*partial\(attack_fn, key=\.\.\.\)"
+    ):
+        LOSSES[name](partial(NET.apply_fn, PARAMS), INPUTS, **given)
+    terms_at(LOSSES[name], attack_fn=lambda logits_fn, inputs, *, labels, epsilon: inputs)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_twins_of_another_shape_are_refused(name):
     with pytest.raises(AssertionError, match="shape"):
         terms_at(LOSSES[name], attack_fn=lambda _, x, **__: x[:, :2])

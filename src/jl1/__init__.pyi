@@ -3,7 +3,7 @@ from .array_types import PenaltyFn as PenaltyFn
 from .attacks.apgd import apgd as apgd
 from .attacks.apgd import apgd_targeted as apgd_targeted
 from .attacks.ascent import pgd_last_point as pgd_last_point
-from .attacks.ascent import sign_ascent as sign_ascent
+from .attacks.ascent import steepest_ascent as steepest_ascent
 from .attacks.divergence import kl_ascent as kl_ascent
 from .attacks.divergence import kl_divergence as kl_divergence
 from .attacks.ensemble import BUDGETS as BUDGETS

@@ -6,8 +6,9 @@ that receive one assert the rank of what it returns.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 Inputs = Float[Array, " batch *features"]
@@ -31,8 +32,8 @@ PerExample = Float[Array, " batch"]
 Mask = Bool[Array, " batch"]
 """True where an example counts, False where it pads a batch."""
 
-Scalar = float | int | Float[Array, ""] | Int[Array, ""]
-"""A Python number or a traced scalar, so that a sweep over it compiles once."""
+Scalar = float | int | np.floating[Any] | np.integer[Any] | Float[Array, ""] | Int[Array, ""]
+"""A number or a traced scalar, so that a sweep over it compiles once."""
 
 PRNGKey = Key[Array, ""]
 """A typed key, `jax.random.key(seed)`."""
@@ -78,8 +79,36 @@ class ChangePenaltyFn(Protocol):
 
 @runtime_checkable
 class AttackFn(Protocol):
-    """An attack: inputs to adversarial inputs within `epsilon` of them."""
+    """An attack: inputs to adversarial inputs within `epsilon` of them, such as `fgsm` or `pgd`."""
 
     def __call__(self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Inputs:
-        """Return one adversarial input for every input."""
+        """Return one adversarial input for every input; one that draws nothing is given a key all the same."""
+        ...
+
+
+NormName = Literal["linf", "l2"]
+"""The norms that attacks are bounded by, `attacks.norms.NORMS`."""
+
+
+@runtime_checkable
+class NormAttackFn(Protocol):
+    """An attack that is told its norm and the range of the inputs too: what `ensemble.Stage` needs.
+
+    All attacks of jl1 are of this kind. One that knows a single norm has to refuse the other: an attack in the wrong
+    norm is not seen in the accuracy that it leaves.
+    """
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        inputs: Inputs,
+        *,
+        labels: Labels,
+        epsilon: Scalar,
+        key: PRNGKey,
+        norm: NormName = "linf",
+        lower: float = 0.0,
+        upper: float = 1.0,
+    ) -> Inputs:
+        """Return one adversarial input for every input, within `epsilon` in `norm` and in [lower, upper]."""
         ...

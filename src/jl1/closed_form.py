@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExample, PRNGKey, Scalar
-from jl1.attacks.fgsm import sign_step
+from jl1.attacks.fgsm import full_step
 from jl1.chunks import cached_examples, in_chunks
 from jl1.heads import HEADS
 from jl1.kinks import KINKS
@@ -179,7 +179,7 @@ def _at_points_and_twins(
         return at_points(inputs, labels, weights)[0]
     sums, there = at_points(inputs, labels, twin_weight * weights)
     ascent = direction_of(net, loss_slope(twin_loss_fn, there.logits, labels), there)
-    twins = sign_step(inputs, ascent.reshape(inputs.shape), epsilon=epsilon)
+    twins = full_step(inputs, ascent.reshape(inputs.shape), epsilon=epsilon)
     at_twins, _ = at_points(twins, labels, twin_weight * weights)
     return jax.tree.map(jnp.add, sums, at_twins)
 

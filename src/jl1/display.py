@@ -83,10 +83,11 @@ def order_warnings(rows: list[dict[str, Any]]) -> list[str]:
     """Say where a stronger attack leaves more accuracy than a weaker one, with the figures."""
     lines = []
     for epsilon in dict.fromkeys(row["epsilon"] for row in rows):
-        accuracies = {row["attack"]: row["accuracy"] for row in rows if row["epsilon"] == epsilon}
+        here = [row for row in rows if row["epsilon"] == epsilon]
+        accuracies = {row["attack"]: row["accuracy"] for row in here}
         lines += [
             f"at epsilon {epsilon:g} {strong} leaves {accuracies[strong]:.2%}, more than the {accuracies[weak]:.2%} of "
             f"{weak}, a weaker attack: the gradients are masked, or {strong} needs more steps"
-            for weak, strong in order_violations(accuracies)
+            for weak, strong in order_violations(accuracies, num_examples=here[0]["num_examples"])
         ]
     return lines

@@ -208,7 +208,8 @@ def output_change(outputs: Outputs, twin_outputs: Outputs, *, epsilon: Scalar) -
         Seck, Loosli, Canu 2019, arXiv:1903.01715, Eq. 2.
     """
     chex.assert_equal_shape([outputs, twin_outputs])
-    return entrywise_l1(twin_outputs - outputs) / jnp.where(epsilon > 0, epsilon, 1.0)
+    change = entrywise_l1(twin_outputs - outputs) / jnp.where(epsilon > 0, epsilon, 1.0)
+    return jnp.where(epsilon > 0, change, 0.0)
 
 
 def draw_classes(key: PRNGKey, outputs: Outputs, *, num_draws: int) -> Int[Array, " draws batch"]:

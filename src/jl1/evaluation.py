@@ -41,12 +41,13 @@ def make_eval_step(
     """Make the jitted `step(params, inputs, labels, epsilon=None, key=None)`: which points are classified right.
 
     The verdict is taken from the points that the attack returned, by a forward pass of their own. A point that
-    was wrong before the attack counts as it is found after it; `pgd` never mends one.
+    was wrong before the attack counts as it is found after it: `pgd` on the true labels never mends one, but on the
+    predicted labels an attack may.
 
     Args:
         apply_fn: Function of params and inputs to LOGITS.
-        attack_fn: The attack; None for the clean accuracy, which takes neither epsilon nor key. One that draws nothing
-            need not take a key, such as `fgsm`.
+        attack_fn: The attack, such as `fgsm` or `partial(pgd, num_steps=40)`; None for the clean accuracy, which takes
+            neither epsilon nor key.
         attack_predicted_labels: Attack the model's own decision instead of the true label.
 
     Returns:

@@ -29,6 +29,7 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.fgsm import fgsm
+from jl1.attacks.twins import split_key, twins_of
 from jl1.evaluated import evaluate_once
 from jl1.labels import check_labels
 
@@ -176,16 +177,18 @@ def defended_loss(
         epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`.
         penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
         loss_fn: L; bind the smoothing with `functools.partial`.
-        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest.
-        key: Passed to the penalty, if given; the attack's own is bound in it.
+        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), with a key if there is one; bind the
+            rest.
+        key: Split in two, for the attack and the penalty; needed if one of them draws at random.
 
     Returns:
         The terms of every example, each the mean of its two points, not averaged over the batch.
 
     Raises:
-        ValueError: Labels that are not one integer an example.
+        ValueError: Labels that are not one integer an example; an attack or a penalty that needs a key, and no key.
     """
-    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    attack_key, penalty_key = split_key(key)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
     points = jnp.concatenate([inputs, twins])
     terms = penalised_loss(
         logits_fn,
@@ -194,7 +197,7 @@ def defended_loss(
         lam=lam,
         penalty_fn=penalty_fn,
         loss_fn=loss_fn,
-        key=key,
+        key=penalty_key,
     )
     return LossTerms(*(jnp.mean(term.reshape(2, -1), axis=0) for term in terms))
 
@@ -224,14 +227,17 @@ def output_change_loss(
         epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 the penalty is 0.
         penalty_fn: From `penalties.make_change_penalty`.
         loss_fn: L; bind the smoothing with `functools.partial`.
-        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest.
-        key: Not used: this penalty draws nothing. It is there so that `defended_loss` can be exchanged for this.
+        attack_fn: As of `defended_loss`.
+        key: As of `defended_loss`, with the same half for the attack; this penalty draws nothing.
 
     Returns:
         The terms of every example, not averaged over the batch.
+
+    Raises:
+        ValueError: An attack that needs a key, and no key.
     """
-    del key
-    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    attack_key, _ = split_key(key)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
     points = jnp.concatenate([inputs, twins])
     logits = logits_fn(points)
     losses = jnp.mean(loss_fn(logits, jnp.concatenate([labels, labels])).reshape(2, -1), axis=0)
@@ -256,16 +262,6 @@ def summed_defended_loss(
         The terms of every example, each the sum of its two points.
     """
     return LossTerms(*(2 * term for term in mean_loss_fn(logits_fn, inputs, **options)))
-
-
-def twins_of(
-    logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, attack_fn: Callable[..., Inputs]
-) -> Inputs:
-    """Return the adversarial twins of the inputs as constants."""
-    check_labels(labels, inputs, what="inputs")
-    twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon)
-    chex.assert_equal_shape([inputs, twins])
-    return jax.lax.stop_gradient(twins)
 
 
 def _check_smoothing(smoothing: float) -> None:

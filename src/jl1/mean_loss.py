@@ -20,7 +20,6 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.fgsm import fgsm
-from jl1.keys import needs_key
 from jl1.losses import LossTerms, cross_entropy, defended_loss, output_change_loss, penalised_loss
 from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 
@@ -47,8 +46,7 @@ def make_loss(
         scale: `sum` (Eq. 3) or `mean` over the entries of the Jacobian.
         num_draws: Draws of a penalty that is an estimator.
         adversarial: With adversarial twins (`defended_loss`) or without (`penalised_loss`).
-        attack_fn: Makes the twins, called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), and with a key
-            of its own in each step if it needs one, such as `fgsm_random_start`.
+        attack_fn: Makes the twins, as that of `defended_loss`, such as `fgsm_random_start`.
         smoothing: Label smoothing of the cross-entropy.
 
     Returns:
@@ -89,8 +87,7 @@ def make_loss(
         logits_fn = partial(apply_fn, params)
         options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn}
         if adversarial and epsilon is not None:
-            bound_fn, key = _bind_key(attack_fn, key)
-            terms = with_twins(logits_fn, inputs, epsilon=epsilon, attack_fn=bound_fn, key=key, **options)
+            terms = with_twins(logits_fn, inputs, epsilon=epsilon, attack_fn=attack_fn, key=key, **options)
         elif is_change:
             raise ValueError(f"{OUTPUT_CHANGE} needs the radius of the twins: loss(..., epsilon=...)")
         else:
@@ -112,17 +109,3 @@ def _find_penalty(
     if penalty == "none":
         return None
     return make_penalty(penalty, outputs=outputs, scale=scale, num_draws=num_draws, loss_fn=loss_fn)
-
-
-def _bind_key(
-    attack_fn: AttackFn | Callable[..., Inputs], key: PRNGKey | None
-) -> tuple[Callable[..., Inputs], PRNGKey | None]:
-    """Give an attack that draws a key of its own, and return what is left for the penalty."""
-    if not needs_key(attack_fn):
-        return attack_fn, key
-    if key is None:
-        raise ValueError(
-            "this attack draws at random: give loss(..., key=...), a new one in each step, or bind its key"
-        )
-    for_attack, for_penalty = jax.random.split(key)
-    return partial(attack_fn, key=for_attack), for_penalty

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
-
 from jl1.array_types import (
     AttackFn,
     ChangePenaltyFn,
@@ -58,16 +56,7 @@ def make_terms_fn(config: Config, *, penalised: bool, chunks: Chunks | None = No
 
     if config.adversarial.epsilon == 0:
         return on_the_points
-    coupled, attack_fn = _coupled_loss(config, penalised), _training_attack(config, raised_fn)
-
-    def on_attacked_points(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Scalar, epsilon: Scalar, key: PRNGKey
-    ) -> LossTerms:
-        for_attack, for_penalty = jax.random.split(key)
-        options = {"attack_fn": partial(attack_fn, key=for_attack), "key": for_penalty, **terms}
-        return coupled(logits_fn, inputs, labels=labels, lam=lam, epsilon=epsilon, **options)
-
-    return on_attacked_points
+    return partial(_coupled_loss(config, penalised), attack_fn=_training_attack(config, raised_fn), **terms)
 
 
 def _coupled_loss(config: Config, penalised: bool) -> Callable[..., LossTerms]:

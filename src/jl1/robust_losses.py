@@ -8,7 +8,8 @@ from collections.abc import Callable
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, PenaltyFn, PerExample, PRNGKey, Scalar
 from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.divergence import kl_ascent, kl_divergence
-from jl1.losses import LossTerms, cross_entropy, penalised_loss, twins_of
+from jl1.attacks.twins import split_key, twins_of
+from jl1.losses import LossTerms, cross_entropy, penalised_loss
 
 
 def adversarial_loss(
@@ -38,17 +39,30 @@ def adversarial_loss(
         penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
         clean_weight: The w above, in [0, 1]; a Python number, since at 0 no pass over x is compiled.
         loss_fn: L; bind the smoothing with `functools.partial`.
-        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest, its key too.
-        key: Passed to the penalty, if given; the attack's own is bound in it.
+        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), with a key if there is one; bind the
+            rest.
+        key: Split in two, for the attack and the penalty; needed if one of them draws at random, as this attack does.
 
     Returns:
         The terms of every example, not averaged over the batch.
 
+    Raises:
+        ValueError: An attack or a penalty that needs a key, and no key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> inputs, labels, key = jnp.full((1, 2), 0.5), jnp.array([0]), jax.random.key(0)
+        >>> terms = adversarial_loss(
+        ...     lambda x: x * 2, inputs, labels=labels, lam=0.0, epsilon=0.5, penalty_fn=None, key=key)
+        >>> round(float(terms.total[0]), 4)  # logits (0, 2) at x' = (0, 1)
+        2.1269
+
     References:
         Madry et al. 2018, arXiv:1706.06083. Wong, Rice, Kolter 2020, "Fast is better than free", arXiv:2001.03994.
     """
-    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
-    options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn, "key": key}
+    attack_key, penalty_key = split_key(key)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
+    options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn, "key": penalty_key}
     at_twins = penalised_loss(logits_fn, twins, **options)
     if clean_weight == 0:
         return at_twins
@@ -84,20 +98,33 @@ def trades_loss(
         penalty_fn: From `penalties.make_penalty`, taken at the inputs; None for TRADES alone.
         beta: Weight of the divergence, at least 0 (1/lambda in the reference); may be traced.
         loss_fn: L; bind the smoothing with `functools.partial`.
-        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...); bind the rest, its key too.
-        key: Passed to the penalty, if given; the attack's own is bound in it.
+        attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), with a key if there is one; bind the
+            rest.
+        key: Split in two, for the attack and the penalty; needed if one of them draws at random, as this attack does.
 
     Returns:
         The terms of every example, not averaged over the batch; `cross_entropy` has the weighted divergence in it.
 
+    Raises:
+        ValueError: An attack or a penalty that needs a key, and no key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> inputs, labels, key = jnp.full((1, 2), 0.5), jnp.array([0]), jax.random.key(0)
+        >>> terms = trades_loss(
+        ...     lambda x: x * 2, inputs, labels=labels, lam=0.0, epsilon=0.5, penalty_fn=None, key=key)
+        >>> round(float(terms.total[0]), 4)  # log 2 + 6 KL(softmax(1, 1) || softmax(0, 2))
+        3.2958
+
     References:
         Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy", arXiv:1901.08573.
     """
-    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn)
+    attack_key, penalty_key = split_key(key)
+    twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
 
     def with_divergence(logits: Logits, labels: Labels) -> PerExample:
         return loss_fn(logits, labels) + beta * kl_divergence(logits, logits_fn(twins))
 
     return penalised_loss(
-        logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=with_divergence, key=key
+        logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=with_divergence, key=penalty_key
     )

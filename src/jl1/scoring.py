@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jl1.array_types import ApplyFn, AttackFn, Params, PRNGKey
-from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
+from jl1.attacks.fgsm import fgsm
+from jl1.attacks.pgd import pgd
 from jl1.data import Split
 from jl1.evaluation import make_eval_step, make_penalty_step, over_batches
 from jl1.penalties import make_penalty
@@ -142,9 +143,9 @@ def _columns(options: AttackOptions) -> list[_Column]:
     strength = {"num_steps": options.pgd_steps, "num_restarts": options.pgd_restarts}
     return [
         _Column("clean", "true", None, {}),
-        _Column("fgsm", "true", attack_by_fgsm, {}),
-        _Column("fgsm", "predicted", attack_by_fgsm, {}),
-        _Column("pgd", "true", partial(attack_by_pgd, **strength), strength),
+        _Column("fgsm", "true", fgsm, {}),
+        _Column("fgsm", "predicted", fgsm, {}),
+        _Column("pgd", "true", partial(pgd, **strength), strength),
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 import reference
 from networks import NETS, as_tree
 
-from jl1.attacks.ascent import pgd_last_point, sign_ascent
+from jl1.attacks.ascent import pgd_last_point, steepest_ascent
 from jl1.attacks.divergence import kl_ascent, kl_divergence
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.losses import cross_entropy
@@ -34,9 +34,9 @@ def test_steps_worked_out_by_hand():
 
     start = jnp.array([[0.5, 0.9]])
     given = {"centre": start, "epsilon": 0.2}
-    np.testing.assert_allclose(sign_ascent(hill, start, num_steps=1, **given), [[0.7, 1.0]], rtol=1e-6)
-    np.testing.assert_allclose(sign_ascent(hill, start, num_steps=2, **given), [[0.45, 1.0]], rtol=1e-6)
-    found = sign_ascent(hill, start, num_steps=3, step_size=0.04, **given)
+    np.testing.assert_allclose(steepest_ascent(hill, start, num_steps=1, **given), [[0.7, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(steepest_ascent(hill, start, num_steps=2, **given), [[0.45, 1.0]], rtol=1e-6)
+    found = steepest_ascent(hill, start, num_steps=3, step_size=0.04, **given)
     np.testing.assert_allclose(found, [[0.62, 1.0]], rtol=1e-6)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from jl1.attacks.ensemble import BUDGETS, Attacked, Stage
+from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
+from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
-from jl1.attacks.suite import attack_by_fgsm, attack_by_pgd
 from jl1.audit import auditing
 from jl1.audit.attacks import make_audit_suite
 from jl1.audit.auditing import audit_network, audit_tasks
@@ -22,9 +23,9 @@ EPSILON = 0.1
 KEY = jax.random.key(0)
 SINGLE = {
     "noise": Stage(partial(random_noise, num_draws=20)),
-    "fgsm": Stage(attack_by_fgsm),
-    "pgd": Stage(partial(attack_by_pgd, num_steps=10)),
-    "pgd_long": Stage(partial(attack_by_pgd, num_steps=20, num_restarts=2)),
+    "fgsm": Stage(fgsm),
+    "pgd": Stage(partial(pgd, num_steps=10)),
+    "pgd_long": Stage(partial(pgd, num_steps=20, num_restarts=2)),
     "square": Stage(partial(square, num_queries=100)),
 }
 SUITE = {

@@ -22,10 +22,6 @@ LABELS = np.int32((INPUTS @ WEIGHTS).argmax(1))
 KEY = jax.random.key(0)
 
 
-def keyless_fgsm(logits_fn, inputs, *, labels, epsilon, key):
-    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
-
-
 def stands(scale, attack_fn, epsilon=0.1):
     step = make_invariance_step(lambda params, inputs: scale * inputs @ params, attack_fn=attack_fn)
     options = {"inputs": INPUTS, "labels": LABELS, "batch_size": 16, "epsilon": epsilon, "key": KEY}
@@ -60,7 +56,7 @@ def test_the_plain_column_is_the_plain_attack():
 
 def test_a_saturated_softmax_is_broken_through_a_tenth_of_its_logits():
     # one step, two classes and no kink: an attack either has the whole gradient or none
-    step = make_invariance_step(lambda params, inputs: 2e3 * inputs @ params, attack_fn=keyless_fgsm)
+    step = make_invariance_step(lambda params, inputs: 2e3 * inputs @ params, attack_fn=fgsm)
     weights = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     points = np.array([[0.54, 0.46], [0.501, 0.499]], np.float32)  # gaps of 160 and 4, and exp(-160) is 0
     values = measure(step, weights, inputs=points, labels=np.zeros(2, np.int32), epsilon=0.1, key=KEY).stands

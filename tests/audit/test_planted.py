@@ -25,10 +25,6 @@ def linear(params, inputs):
     return inputs @ params
 
 
-def keyless_fgsm(logits_fn, inputs, *, labels, epsilon, key):
-    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
-
-
 def lazy(logits_fn, inputs, *, labels, epsilon, key):
     return inputs
 
@@ -37,7 +33,7 @@ def too_far(logits_fn, inputs, *, labels, epsilon, key):
     return fgsm(logits_fn, inputs, labels=labels, epsilon=1.001 * epsilon)
 
 
-def planted_of(features_fn, attack_fn=keyless_fgsm, params=WEIGHTS, epsilon=0.1, num_draws=3):
+def planted_of(features_fn, attack_fn=fgsm, params=WEIGHTS, epsilon=0.1, num_draws=3):
     step = make_planted_step(features_fn, attack_fn=attack_fn, num_draws=num_draws)
     options = {"inputs": INPUTS, "labels": np.arange(16), "batch_size": 10, "epsilon": epsilon, "key": KEY}
     return measure(step, params, **options)

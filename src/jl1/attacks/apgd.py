@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
-from jl1.attacks.apgd_walk import Best, look, walk
-from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName, find_norm, random_border_point
-from jl1.attacks.objectives import TargetedLossFn, targeted_dlr
+from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
+from jl1.attacks.apgd_walk import Best, walk
+from jl1.attacks.ball import typed_as
+from jl1.attacks.norms import find_norm, random_border_point
+from jl1.attacks.objectives import TargetedLossFn, judge, look, targeted_dlr
 
 
 def apgd(
@@ -73,7 +73,7 @@ def apgd(
     geometry.check(epsilon, lower, upper)
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
-    inputs = jax.lax.stop_gradient(inputs)
+    inputs, epsilon = jax.lax.stop_gradient(inputs), typed_as(inputs, epsilon)
     ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
     walk_fn = partial(walk, partial(look, logits_fn, loss_fn, labels), geometry, ball, num_steps)
 
@@ -84,9 +84,8 @@ def apgd(
         )
         return index + 1, walk_fn(inputs, starts, best)
 
-    unbeaten = Best(
-        inputs, jnp.full(len(inputs), -jnp.inf, inputs.dtype), predicted_labels(logits_fn, inputs) != labels
-    )
+    losses, wrong = judge(logits_fn, loss_fn, labels, inputs)
+    unbeaten = Best(inputs, jnp.full_like(losses, -jnp.inf), wrong)
     _, best = jax.lax.while_loop(
         lambda carry: (carry[0] < num_restarts) & ~jnp.all(carry[1].beaten), restart, (jnp.asarray(0), unbeaten)
     )

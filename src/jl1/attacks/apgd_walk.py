@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, PerExample, Scalar
+from jl1.array_types import Inputs, Mask, PerExample, Scalar
 from jl1.attacks.norms import Norm, choose, spread
 
 _MOMENTUM = 0.75  # alpha of Algorithm 1: the weight of the new step against the last one
@@ -80,19 +80,8 @@ class _Walk(NamedTuple):
     best: Best
 
 
-_LookFn = Callable[[Inputs], tuple[_Place, Mask]]
-
-
-def look(logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: Inputs) -> tuple[_Place, Mask]:
-    """Evaluate loss, gradient and verdict at the points."""
-
-    def total_loss(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
-        logits = logits_fn(points)
-        losses = loss_fn(logits, labels)
-        return jnp.sum(losses), (losses, jnp.argmax(logits, axis=-1) != labels)
-
-    gradient, (losses, wrong) = jax.grad(total_loss, has_aux=True)(points)
-    return _Place(points, gradient, losses), wrong
+_LookFn = Callable[[Inputs], tuple[Inputs, PerExample, Mask]]
+"""Points to gradient, loss and whether they are misclassified: `objectives.look`."""
 
 
 def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Inputs, starts: Inputs, best: Best) -> Best:
@@ -102,7 +91,7 @@ def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Input
 
     def step(walk: _Walk) -> _Walk:
         points = _move(walk, norm, ball, inputs)
-        place, wrong = look_fn(points)
+        place, wrong = _look(look_fn, points)
         best, peak = _keep(walk.best, place, wrong), _higher(walk.peak, place)
         count = walk.step + 1
         progress, halve = _judge(walk, place.loss, peak.loss, window_at[count])
@@ -111,11 +100,17 @@ def walk(look_fn: _LookFn, norm: Norm, ball: dict, num_steps: int, inputs: Input
         )
         return _Walk(count, restarted, walk.place.inputs, peak, progress, best)
 
-    place, wrong = look_fn(starts)
-    no_rise, full_step = jnp.zeros_like(place.loss), jnp.full_like(place.loss, 2.0) * ball["epsilon"]
+    place, wrong = _look(look_fn, starts)
+    no_rise, full_step = jnp.zeros_like(place.loss), jnp.full_like(place.loss, 2.0, inputs.dtype) * ball["epsilon"]
     progress = _Progress(full_step, no_rise, place.loss, jnp.full_like(wrong, True))
     start = _Walk(jnp.asarray(0), place, starts, place, progress, _keep(best, place, wrong))
     return jax.lax.while_loop(lambda walk: (walk.step < num_steps) & ~jnp.all(walk.best.beaten), step, start).best
+
+
+def _look(look_fn: _LookFn, points: Inputs) -> tuple[_Place, Mask]:
+    """Evaluate a place and its verdict."""
+    gradient, loss, wrong = look_fn(points)
+    return _Place(points, gradient, loss), wrong
 
 
 def _move(walk: _Walk, norm: Norm, ball: dict, inputs: Inputs) -> Inputs:

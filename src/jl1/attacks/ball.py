@@ -1,10 +1,11 @@
-"""The L-infinity ball around the inputs, inside the range that inputs may have."""
+"""The L-infinity ball around the inputs, inside the range that inputs may have, and radii in general."""
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs, PRNGKey, Scalar
-from jl1.shares import draw_rows
+from jl1.array_types import Inputs, Scalar
 
 
 def check_radius(epsilon: Scalar, lower: float, upper: float) -> None:
@@ -13,20 +14,27 @@ def check_radius(epsilon: Scalar, lower: float, upper: float) -> None:
     Raises:
         ValueError: A number below 0, or above the whole range of the inputs.
     """
-    if isinstance(epsilon, int | float) and not 0 <= epsilon <= upper - lower:
+    radius = known(epsilon)
+    if radius is not None and not 0 <= radius <= radius.dtype.type(upper - lower):  # a rounded 0.3 is not above 0.3
         raise ValueError(
             f"epsilon={epsilon}: must be in [0, {upper - lower:g}], in the units of the inputs, which lie in "
             f"[{lower:g}, {upper:g}] (8 grey levels are 8/255 = 0.0314)"
         )
 
 
+def known(epsilon: Scalar) -> np.ndarray | None:
+    """Return a radius that can be looked at, in its own floating type; None for a traced one."""
+    if isinstance(epsilon, Tracer):
+        return None
+    radius = np.asarray(epsilon)
+    return radius if jnp.issubdtype(radius.dtype, jnp.floating) else radius.astype(float)
+
+
+def typed_as(inputs: Inputs, value: Scalar) -> Float[Array, ""]:
+    """Give a radius or a step the type of the inputs, or the points would take on that of the radius."""
+    return jnp.asarray(value, jnp.result_type(inputs))
+
+
 def project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Move each coordinate to the nearest value within `epsilon` of `centre` and in [lower, upper]."""
     return jnp.clip(jnp.clip(points, centre - epsilon, centre + epsilon), lower, upper)
-
-
-def random_start(key: PRNGKey, inputs: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
-    """Draw a uniformly random point of the ball and clip it to the range."""
-    num_rows, *features = inputs.shape
-    noise = draw_rows(lambda rows: jax.random.uniform(key, (rows, *features), inputs.dtype, -1.0, 1.0), num_rows)
-    return project(inputs + epsilon * noise, inputs, epsilon=epsilon, lower=lower, upper=upper)

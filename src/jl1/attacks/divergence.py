@@ -1,4 +1,4 @@
-"""Sign ascent on the divergence from the outputs at the inputs: the inner maximisation of TRADES.
+"""Steepest ascent on the divergence from the outputs at the inputs: the inner maximisation of TRADES.
 
 References:
     Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan 2019, "Theoretically principled trade-off between robustness and
@@ -8,8 +8,8 @@ References:
 import jax
 import jax.numpy as jnp
 
-from jl1.array_types import Inputs, Labels, Logits, LogitsFn, PerExample, PRNGKey, Scalar
-from jl1.attacks.ascent import sign_ascent
+from jl1.array_types import Inputs, Labels, Logits, LogitsFn, NormName, PerExample, PRNGKey, Scalar
+from jl1.attacks.ascent import steepest_ascent
 from jl1.shares import draw_rows
 
 _START_SCALE = 0.001
@@ -44,10 +44,11 @@ def kl_ascent(
     key: PRNGKey,
     num_steps: int = 10,
     step_size: Scalar | None = None,
+    norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Inputs:
-    """Attack by sign ascent on KL(f(x) || f(x')) from x + N(0, 0.001^2) (Algorithm 1 of the reference).
+    """Attack by steepest ascent on KL(f(x) || f(x')) from x + N(0, 0.001^2) (Algorithm 1 of the reference).
 
     At x itself the divergence has its minimum and no slope: without the noise the ascent would follow rounding errors.
 
@@ -55,10 +56,11 @@ def kl_ascent(
         logits_fn: Network with its parameters bound, a batch to LOGITS.
         inputs: Batch in [lower, upper].
         labels: Not used: the outputs at the inputs stand for them. It is there so that this is an attack like others.
-        epsilon: L-infinity radius in the units of the inputs, at least 0; may be traced.
+        epsilon: Radius in the units of the inputs, at least 0; may be traced.
         key: Fixes the noise.
         num_steps: Number of steps, at least 1.
         step_size: Length of one step; 2.5 epsilon / num_steps unless given.
+        norm: "linf" or "l2".
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
 
@@ -66,18 +68,20 @@ def kl_ascent(
         The last points, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` below 1, or a number for epsilon that is negative or above upper - lower.
+        ValueError: `num_steps` below 1, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
+            above upper - lower.
     """
     del labels
     logits, (num_rows, *features) = logits_fn(inputs), inputs.shape
     noise = draw_rows(lambda rows: jax.random.normal(key, (rows, *features), inputs.dtype), num_rows)
-    return sign_ascent(
+    return steepest_ascent(
         lambda points: kl_divergence(logits, logits_fn(points)),
         inputs + _START_SCALE * noise,
         centre=inputs,
         epsilon=epsilon,
         num_steps=num_steps,
         step_size=step_size,
+        norm=norm,
         lower=lower,
         upper=upper,
     )

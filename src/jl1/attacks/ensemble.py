@@ -16,11 +16,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jl1.array_types import ApplyFn, AttackFn, Inputs, Labels, Mask, Params, PRNGKey, Scalar
+from jl1.array_types import ApplyFn, Inputs, Labels, Mask, NormAttackFn, NormName, Params, PRNGKey, Scalar
 from jl1.attacks.apgd import apgd, apgd_targeted
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName, find_norm
+from jl1.attacks.norms import find_norm
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
@@ -32,14 +32,15 @@ class Stage(NamedTuple):
     """One attack of an ensemble.
 
     Attributes:
-        attack_fn: The attack; taking `targets` too where there are any.
+        attack_fn: The attack, called with `labels`, `epsilon`, `key`, `norm`, `lower` and `upper` by name, and with
+            `targets` where there are any; bind the rest with `functools.partial`.
         num_targets: The closest rival classes that it tries one after another, each on the points still standing;
             0 for an untargeted attack.
         num_restarts: Random starts of an untargeted attack, one after another, each on the points still standing;
             0 where the attack has its own.
     """
 
-    attack_fn: AttackFn | TargetedAttackFn
+    attack_fn: NormAttackFn | TargetedAttackFn
     num_targets: int = 0
     num_restarts: int = 0
 

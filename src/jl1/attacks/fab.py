@@ -14,10 +14,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jl1.array_types import Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.array_types import Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
+from jl1.attacks.ball import typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName, choose, find_norm, random_border_point
+from jl1.attacks.norms import choose, find_norm, random_border_point
 
 
 def fab(
@@ -62,6 +63,7 @@ def fab(
     """
     geometry = find_norm(norm)
     geometry.check(epsilon, lower, upper)
+    epsilon = typed_as(inputs, epsilon)
     search = Search(logits_fn, labels, geometry, lower, upper, enough=epsilon)
     found = _search(search, inputs, targets, key, radius=epsilon, num_steps=num_steps, num_restarts=num_restarts)
     return choose(found.distance <= epsilon, found.inputs, jax.lax.stop_gradient(inputs))
@@ -129,7 +131,7 @@ def _search(
     """Run all restarts and the final search."""
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
-    inputs = jax.lax.stop_gradient(inputs)
+    inputs, radius = jax.lax.stop_gradient(inputs), typed_as(inputs, radius)
     plane_fn = partial(nearest_plane, search) if targets is None else partial(target_plane, search, targets)
 
     def restart(index: Scalar, best: MinimalPerturbation) -> MinimalPerturbation:

@@ -68,7 +68,7 @@ def target_plane(search: Search, targets: Labels, points: Inputs) -> tuple[PerEx
         return jnp.sum(ahead), ahead
 
     normal, ahead = jax.grad(total, has_aux=True)(points)
-    return -ahead, normal
+    return -ahead.astype(points.dtype), normal
 
 
 def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
@@ -78,7 +78,7 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
 
     def one_class(index: Int[Array, ""], nearest: _Plane) -> _Plane:
         others = jnp.full_like(labels, index)
-        gap = -targeted_margin(logits, labels, targets=others)
+        gap = -targeted_margin(logits, labels, targets=others).astype(points.dtype)
         normal = pullback(_difference(logits, labels, others))[0]
         distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + 1e-12))
         closer = distance < nearest.distance
@@ -88,7 +88,7 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
             choose(closer, normal, nearest.normal),
         )
 
-    none = jnp.zeros_like(logits[:, 0])
+    none = jnp.zeros_like(logits[:, 0], points.dtype)
     nearest = _Plane(none + jnp.inf, none, jnp.zeros_like(points))
     nearest = jax.lax.fori_loop(0, num_classes, one_class, nearest)
     return nearest.gap, nearest.normal
@@ -119,8 +119,9 @@ def final_search(search: Search, inputs: Inputs, best: MinimalPerturbation) -> M
     replaces the end whose verdict it shares.
     """
 
-    def margin_at(points: Inputs) -> PerExample:
-        return margin(search.logits_fn(points), search.labels)
+    def end_at(points: Inputs) -> tuple[_End, Logits]:
+        logits = search.logits_fn(points)
+        return _End(points, margin(logits, search.labels).astype(points.dtype)), logits
 
     def halve(
         _: Int[Array, ""], carry: tuple[_End, _End, MinimalPerturbation]
@@ -130,12 +131,12 @@ def final_search(search: Search, inputs: Inputs, best: MinimalPerturbation) -> M
         share = jnp.where(span > 0, -right.margin / jnp.where(span > 0, span, 1.0), 0.5)
         share = jnp.clip(share + _HAIR, 0.0, 1.0)
         points = right.inputs + spread(share, inputs) * (wrong.inputs - right.inputs)
-        logits = search.logits_fn(points)
-        middle, is_wrong = _End(points, margin(logits, search.labels)), _wrong(logits, search.labels)
+        middle, logits = end_at(points)
+        is_wrong = _wrong(logits, search.labels)
         best = _nearer(search, best, points, is_wrong, inputs)
         return _take(is_wrong, right, middle), _take(is_wrong, middle, wrong), best
 
-    ends = _End(inputs, margin_at(inputs)), _End(best.inputs, margin_at(best.inputs))
+    ends = end_at(inputs)[0], end_at(best.inputs)[0]
     return jax.lax.fori_loop(0, _FINAL_STEPS, halve, (*ends, best))[2]
 
 

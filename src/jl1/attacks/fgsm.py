@@ -1,4 +1,4 @@
-"""The fast gradient sign method, one linear step of size epsilon.
+"""The fast gradient method, one linear step of size epsilon: along the gradient's sign, in L2 along the gradient.
 
 References:
     Goodfellow, Shlens, Szegedy 2015, "Explaining and harnessing adversarial examples",
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, PRNGKey, Scalar
-from jl1.attacks.ball import check_radius, project, random_start
+from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
+from jl1.attacks.ball import typed_as
+from jl1.attacks.norms import LINF, Norm, find_norm, random_start
 from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
 
@@ -22,15 +23,18 @@ def fgsm(
     *,
     labels: Labels,
     epsilon: Scalar,
+    key: PRNGKey | None = None,
     loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
+    norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Inputs:
     """Attack by x' = clip(x + epsilon * sign(grad_x L(f(x), y)), lower, upper) (Sec. 3 and 4.2).
 
-    A pixel whose gradient is exactly 0 does not move (sign(0) = 0). The result is detached: no
-    gradient flows through the attack into the parameters. Not jitted. It is a weak attack, whose
-    accuracies are an upper bound that a masked gradient inflates at will: report `pgd` beside it.
+    In L2 the step is epsilon g / ||g||_2 along the gradient g, clipped. A pixel whose gradient is exactly 0 does not
+    move (sign(0) = 0). The result is detached: no gradient flows through the attack into the parameters. Not jitted. It
+    is a weak attack, whose accuracies are an upper bound that a masked gradient inflates at will: report `pgd` beside
+    it.
 
     Args:
         logits_fn: Network with its parameters bound, a batch to LOGITS (not probabilities: their
@@ -38,8 +42,10 @@ def fgsm(
         inputs: Batch in [lower, upper].
         labels: Labels whose loss is raised: the true ones, or `predicted_labels` so that no
             information on the true label leaks into the attack.
-        epsilon: L-infinity radius in the units of the inputs, at least 0; may be traced.
+        epsilon: Radius in the units of the inputs, at least 0; may be traced.
+        key: Not used: nothing is drawn. It is there so that this is an attack like others.
         loss_fn: What is raised; cross-entropy without smoothing.
+        norm: "linf" or "l2".
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
 
@@ -47,7 +53,7 @@ def fgsm(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper].
 
     Raises:
-        ValueError: A number for epsilon that is negative or above upper - lower.
+        ValueError: An unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,14 +61,19 @@ def fgsm(
         >>> fgsm(lambda x: x @ weights, jnp.full((1, 2), 0.5), labels=jnp.array([0]), epsilon=0.25).tolist()
         [[0.25, 0.25]]
     """
-    check_radius(epsilon, lower, upper)
+    del key
+    geometry = find_norm(norm)
+    geometry.check(epsilon, lower, upper)
     gradient = input_gradient(compose(lambda logits: loss_fn(logits, labels), logits_fn), inputs)
-    return sign_step(inputs, gradient, epsilon=epsilon, lower=lower, upper=upper)
+    return full_step(inputs, gradient, epsilon=epsilon, norm=geometry, lower=lower, upper=upper)
 
 
-def sign_step(inputs: Inputs, ascent: Inputs, *, epsilon: Scalar, lower: float = 0.0, upper: float = 1.0) -> Inputs:
-    """Move each input by epsilon along the sign of its ascent direction, clip, and detach."""
-    return jax.lax.stop_gradient(jnp.clip(inputs + epsilon * jnp.sign(ascent), lower, upper))
+def full_step(
+    inputs: Inputs, gradient: Inputs, *, epsilon: Scalar, norm: Norm = LINF, lower: float = 0.0, upper: float = 1.0
+) -> Inputs:
+    """Move each input by epsilon to where a function of the given gradient rises most, clip, and detach."""
+    moved = inputs + typed_as(inputs, epsilon) * norm.ascent(gradient)
+    return jax.lax.stop_gradient(jnp.clip(moved, lower, upper))
 
 
 def fgsm_random_start(
@@ -74,19 +85,21 @@ def fgsm_random_start(
     key: PRNGKey,
     step_size: Scalar | None = None,
     loss_fn: ExampleLossFn = optax.softmax_cross_entropy_with_integer_labels,
+    norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Inputs:
-    """Attack by one sign step from a uniformly random point of the ball, projected back (Wong 2020).
+    """Attack by one step from a uniformly random point of the ball, projected back (Wong 2020).
 
     Args:
         logits_fn: Network with its parameters bound, a batch to logits.
         inputs: Batch in [lower, upper].
         labels: Labels whose loss is raised.
-        epsilon: L-infinity radius, at least 0; may be traced.
+        epsilon: Radius, at least 0; may be traced.
         key: Fixes the random start.
         step_size: Length of the step; 1.25 epsilon unless given, as in the reference.
         loss_fn: What is raised; cross-entropy without smoothing.
+        norm: "linf" or "l2".
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
 
@@ -94,14 +107,15 @@ def fgsm_random_start(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: A number for epsilon that is negative or above upper - lower.
+        ValueError: An unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
     """
-    check_radius(epsilon, lower, upper)
-    step_size = 1.25 * epsilon if step_size is None else step_size
-    start = random_start(key, inputs, epsilon=epsilon, lower=lower, upper=upper)
+    geometry = find_norm(norm)
+    geometry.check(epsilon, lower, upper)
+    step_size = typed_as(inputs, 1.25 * epsilon if step_size is None else step_size)
+    ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
+    start = random_start(key, inputs, norm=geometry, **ball)
     gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), start)
-    stepped = start + step_size * jnp.sign(gradient)
-    return jax.lax.stop_gradient(project(stepped, inputs, epsilon=epsilon, lower=lower, upper=upper))
+    return jax.lax.stop_gradient(geometry.project(start + step_size * geometry.ascent(gradient), inputs, **ball))
 
 
 def predicted_labels(logits_fn: LogitsFn, inputs: Inputs) -> Labels:

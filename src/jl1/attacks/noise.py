@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jl1.array_types import Inputs, Labels, LogitsFn, Mask, PRNGKey, Scalar
+from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PRNGKey, Scalar
+from jl1.attacks.ball import typed_as
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName, choose, find_norm
+from jl1.attacks.norms import choose, find_norm
 from jl1.shares import draw_rows
 
 
@@ -49,7 +50,7 @@ def random_noise(
     geometry.check(epsilon, lower, upper)
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws}: must be at least 1")
-    inputs = jax.lax.stop_gradient(inputs)
+    inputs, epsilon = jax.lax.stop_gradient(inputs), typed_as(inputs, epsilon)
     num_rows, *features = inputs.shape
 
     def draw(carry: tuple[Int[Array, ""], Inputs, Mask]) -> tuple[Int[Array, ""], Inputs, Mask]:

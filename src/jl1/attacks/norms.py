@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Mask, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import check_radius, project
+from jl1.attacks.ball import check_radius, known, project
 from jl1.shares import draw_rows
-
-NormName = Literal["linf", "l2"]
 
 _TINY = 1e-12
 
@@ -56,6 +54,13 @@ def spread(values: PerExample | Mask, points: Inputs) -> Array:
 def choose(mask: Mask, points: Inputs, otherwise: Inputs) -> Inputs:
     """Take whole examples from one batch where the mask is true and from the other elsewhere."""
     return jnp.where(spread(mask, points), points, otherwise)
+
+
+def random_start(key: PRNGKey, inputs: Inputs, *, norm: Norm, epsilon: Scalar, lower: float, upper: float) -> Inputs:
+    """Draw a uniformly random point of the ball and clip it to the range."""
+    num_rows, *features = inputs.shape
+    noise = draw_rows(lambda rows: norm.in_ball(key, (rows, *features), inputs.dtype), num_rows)
+    return norm.project(inputs + epsilon * noise, inputs, epsilon=epsilon, lower=lower, upper=upper)
 
 
 def random_border_point(
@@ -111,30 +116,38 @@ def _in_l2_ball(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array
 
 
 def _check_l2_radius(epsilon: Scalar, lower: float, upper: float) -> None:
-    """Refuse a negative radius; the largest that makes sense grows with the number of features."""
-    check_radius(min(epsilon, upper - lower) if isinstance(epsilon, int | float) else epsilon, lower, upper)
+    """Refuse a radius that is negative or no number; the largest that makes sense grows with the number of features.
+
+    Raises:
+        ValueError: A number below 0, infinity or NaN.
+    """
+    del lower, upper  # the range bounds no length by itself
+    radius = known(epsilon)
+    if radius is not None and not 0 <= radius < math.inf:
+        raise ValueError(f"epsilon={epsilon}: must be at least 0 and finite, a length in the units of the inputs")
 
 
-NORMS: Mapping[str, Norm] = {
-    "linf": Norm(
-        length=_linf_length,
-        dual_length=_l1_length,
-        ascent=jnp.sign,
-        slope=jnp.ones_like,
-        noise=_uniform,
-        in_ball=_uniform,
-        project=project,
-        check=check_radius,
-    ),
-    "l2": Norm(
-        length=_l2_length,
-        dual_length=_l2_length,
-        ascent=_l2_ascent,
-        slope=lambda sizes: sizes,
-        noise=jax.random.normal,
-        in_ball=_in_l2_ball,
-        project=_l2_project,
-        check=_check_l2_radius,
-    ),
-}
+LINF = Norm(
+    length=_linf_length,
+    dual_length=_l1_length,
+    ascent=jnp.sign,
+    slope=jnp.ones_like,
+    noise=_uniform,
+    in_ball=_uniform,
+    project=project,
+    check=check_radius,
+)
+
+L2 = Norm(
+    length=_l2_length,
+    dual_length=_l2_length,
+    ascent=_l2_ascent,
+    slope=lambda sizes: sizes,
+    noise=jax.random.normal,
+    in_ball=_in_l2_ball,
+    project=_l2_project,
+    check=_check_l2_radius,
+)
+
+NORMS: Mapping[str, Norm] = {"linf": LINF, "l2": L2}
 """By name, as in `norm="linf"` of the attacks."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import ExampleLossFn, Labels, Logits, PerExample
+from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, LogitsFn, Mask, PerExample, Scalar
 
 _TINY = 1e-12
 
@@ -59,7 +59,7 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
         labels: True labels y.
 
     Returns:
-        One value an example, at most 1.
+        One value an example; at most 1 where the label is among the three highest logits.
 
     Raises:
         ValueError: Fewer than three classes.
@@ -114,6 +114,25 @@ OBJECTIVES: Mapping[str, ExampleLossFn] = {
 
 TARGETED_OBJECTIVES: Mapping[str, TargetedLossFn] = {"margin": targeted_margin, "dlr": targeted_dlr}
 """What a targeted attack may raise, as `loss_fn` of `apgd_targeted`."""
+
+
+def judge(logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: Inputs) -> tuple[PerExample, Mask]:
+    """Evaluate by one forward pass what is raised, and which points are misclassified."""
+    logits = logits_fn(points)
+    return loss_fn(logits, labels), jnp.argmax(logits, axis=-1) != labels
+
+
+def look(
+    logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: Inputs
+) -> tuple[Inputs, PerExample, Mask]:
+    """Evaluate the gradient of what is raised too, and return it first."""
+
+    def total(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
+        losses, wrong = judge(logits_fn, loss_fn, labels, points)
+        return jnp.sum(losses), (losses, wrong)
+
+    gradient, (losses, wrong) = jax.grad(total, has_aux=True)(points)
+    return gradient, losses, wrong
 
 
 def _entry(logits: Logits, classes: Labels) -> PerExample:

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jl1.array_types import Inputs, Labels, LogitsFn, Mask, PerExample, PRNGKey, Scalar
-from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import NormName, choose, find_norm
-from jl1.attacks.objectives import margin
+from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
+from jl1.attacks.ball import typed_as
+from jl1.attacks.norms import choose, find_norm
+from jl1.attacks.objectives import judge, margin
 from jl1.attacks.square_patches import PATCHES, Images, image_shape
 
 
@@ -72,28 +72,27 @@ def square(
     find_norm(norm).check(epsilon, lower, upper)
     if num_queries < 1 or not 0 < first_share <= 1:
         raise ValueError(f"num_queries={num_queries}, first_share={first_share}: at least 1, and in (0, 1]")
-    images = jax.lax.stop_gradient(inputs).reshape(image_shape(inputs.shape))
+    epsilon, images = typed_as(inputs, epsilon), jax.lax.stop_gradient(inputs).reshape(image_shape(inputs.shape))
     patches = PATCHES[norm](images.shape[1:], num_queries, first_share)
 
-    def judge(points: Images) -> tuple[PerExample, Mask]:
-        logits = logits_fn(points.reshape(inputs.shape))
-        return margin(logits, labels), jnp.argmax(logits, axis=1) != labels
+    def judge_images(points: Images) -> tuple[PerExample, Mask]:
+        return judge(logits_fn, margin, labels, points.reshape(inputs.shape))
 
     def query(state: _State) -> _State:
         changed = patches.propose(jax.random.fold_in(key, state.query), state.query, state.points, images, epsilon)
-        return _keep_better(state, jnp.clip(changed, lower, upper), judge)
+        return _keep_better(state, jnp.clip(changed, lower, upper), judge_images)
 
-    wrong = predicted_labels(logits_fn, inputs) != labels
-    nothing = _State(jnp.asarray(-1), images, jnp.full(len(inputs), -jnp.inf, inputs.dtype), wrong)
+    margins, wrong = judge_images(images)
+    nothing = _State(jnp.asarray(-1), images, jnp.full_like(margins, -jnp.inf), wrong)
     start = patches.start(jax.random.fold_in(key, num_queries), images, epsilon)
-    state = _keep_better(nothing, jnp.clip(start, lower, upper), judge)
+    state = _keep_better(nothing, jnp.clip(start, lower, upper), judge_images)
     state = jax.lax.while_loop(lambda state: (state.query < num_queries) & ~jnp.all(state.beaten), query, state)
     return jax.lax.stop_gradient(state.points.reshape(inputs.shape))
 
 
-def _keep_better(state: _State, points: Images, judge: Callable[[Images], tuple[PerExample, Mask]]) -> _State:
+def _keep_better(state: _State, points: Images, judge_fn: Callable[[Images], tuple[PerExample, Mask]]) -> _State:
     """Take the points where they have more margin or are misclassified, and the example is not beaten yet."""
-    margins, wrong = judge(points)
+    margins, wrong = judge_fn(points)
     better = ~state.beaten & (wrong | (margins > state.margin))
     return _State(
         state.query + 1,

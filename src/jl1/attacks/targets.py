@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jl1.array_types import AttackFn, Inputs, Labels, Logits, LogitsFn, Mask, PRNGKey, Scalar
+from jl1.array_types import Inputs, Labels, Logits, LogitsFn, Mask, NormAttackFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import choose
 
@@ -50,7 +50,7 @@ def ranked_targets(logits: Logits, labels: Labels, *, rank: Scalar) -> Labels:
     return jnp.argsort(jnp.where(is_label, jnp.inf, -logits), axis=1)[:, rank]
 
 
-def over_targets(attack_fn: TargetedAttackFn, *, num_targets: int = 9) -> AttackFn:
+def over_targets(attack_fn: TargetedAttackFn, *, num_targets: int = 9) -> NormAttackFn:
     """Make an attack that tries the `num_targets` closest rivals one after another.
 
     Every example keeps the first misclassified point; one that stands is returned unchanged. The loop ends when

@@ -24,7 +24,9 @@ from jl1.array_types import (
     PRNGKey,
     Scalar,
 )
-from jl1.attacks.ball import check_radius, project, random_start
+from jl1.attacks.ball import check_radius, project, typed_as
+from jl1.attacks.norms import LINF, random_start
+from jl1.attacks.objectives import look
 
 
 class AscentHealth(NamedTuple):
@@ -89,20 +91,18 @@ def ascent_health(
     check_radius(epsilon, lower, upper)
     if num_steps < 2:
         raise ValueError(f"num_steps={num_steps}: must be at least 2, to tell the last steps from those before")
-    ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
+    step_size = typed_as(inputs, 2.5 * epsilon / num_steps)
+    ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
-    def look(points: Inputs) -> tuple[Scalar, tuple[PerExample, Mask]]:
-        logits = logits_fn(points)
-        losses = loss_fn(logits, labels)
-        return jnp.sum(losses), (losses, jnp.argmax(logits, axis=1) != labels)
+    of_network = (logits_fn, loss_fn, labels)
 
     def step(_: Scalar, walk: _Walk) -> _Walk:
-        points = project(walk.points + 2.5 * epsilon / num_steps * jnp.sign(walk.gradient), inputs, **ball)
-        gradient, (losses, broken) = jax.grad(look, has_aux=True)(points)
+        points = project(walk.points + step_size * jnp.sign(walk.gradient), inputs, **ball)
+        gradient, losses, broken = look(*of_network, points)
         return _Walk(points, gradient, jnp.maximum(walk.best_loss, losses), walk.was_broken | broken, broken)
 
-    start = random_start(key, inputs, **ball)
-    gradient, (first_losses, broken) = jax.grad(look, has_aux=True)(start)
+    start = random_start(key, inputs, norm=LINF, **ball)
+    gradient, first_losses, broken = look(*of_network, start)
     num_late = max(num_steps // 10, 1)
     early = jax.lax.fori_loop(0, num_steps - num_late, step, _Walk(start, gradient, first_losses, broken, broken))
     end = jax.lax.fori_loop(0, num_late, step, early)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PenaltyFn, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import check_radius, project, random_start
-from jl1.attacks.norms import choose
+from jl1.attacks.ball import check_radius, project, typed_as
+from jl1.attacks.norms import LINF, choose, random_start
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.targets import over_targets
@@ -58,6 +58,7 @@ def penalty_peak(
     check_radius(epsilon, lower, upper)
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps}: must be at least 1")
+    epsilon = typed_as(inputs, epsilon)
     ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
 
     def look(points: Inputs) -> tuple[Inputs, PerExample]:
@@ -73,7 +74,7 @@ def penalty_peak(
         points = project(best.points + epsilon / 2.0 ** (index % 4) * signs, inputs, **ball)
         return _higher(_Peak(points, *look(points)), best)
 
-    start = random_start(jax.random.fold_in(key, num_steps), inputs, **ball)
+    start = random_start(jax.random.fold_in(key, num_steps), inputs, norm=LINF, **ball)
     best = _higher(_Peak(start, *look(start)), _Peak(inputs, *look(inputs)))
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, num_steps, step, best).points)
 

@@ -24,8 +24,8 @@ from jl1.array_types import (
     PRNGKey,
     Scalar,
 )
-from jl1.attacks.ball import random_start
-from jl1.attacks.norms import spread
+from jl1.attacks.ball import typed_as
+from jl1.attacks.norms import LINF, random_start, spread
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2
 
 
@@ -122,7 +122,7 @@ def gradient_alignment(
     Returns:
         One cosine an example, in [-1, 1]; 0 where one of the gradients is zero or not finite.
     """
-    inside = random_start(key, inputs, epsilon=epsilon, lower=lower, upper=upper)
+    inside = random_start(key, inputs, norm=LINF, epsilon=typed_as(inputs, epsilon), lower=lower, upper=upper)
     here, there = (
         _direction(input_gradient(lambda points: loss_fn(logits_fn(points), labels), points))
         for points in (inputs, inside)

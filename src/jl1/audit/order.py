@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from jl1.attacks.suite import luck
 from jl1.audit.check import Check, Outcome, outcome_above
 
 Standing = Mapping[tuple[str, float], np.ndarray]
@@ -22,9 +23,6 @@ CHAIN = ("noise", "fgsm", "pgd", "pgd_long", "standard")
 
 WHITE_BOX = ("fgsm", "pgd", "pgd_long")
 """Those that follow the gradient and nothing else."""
-
-SLACK = 0.002
-"""Of accuracy, for the luck of random starts; on few points it is three halves of a point."""
 
 SINGLE_STEP = "FGSM tells the same as the ensemble"
 """Name of the check whose failure is a finding of its own."""
@@ -52,7 +50,7 @@ def order_checks(standing: Standing, epsilon: float, *, num_classes: int) -> lis
         The checks, in the order of the report.
     """
     accuracies = {task: float(stands.mean()) for task, stands in standing.items()}
-    slack = max(SLACK, 1.5 / len(standing["clean", 0.0]))
+    slack = luck(len(standing["clean", 0.0]))
     here = {name: accuracy for (name, radius), accuracy in accuracies.items() if radius == epsilon}
     return [
         _strength(here, slack),

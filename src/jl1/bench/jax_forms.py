@@ -148,12 +148,6 @@ def _evaluation(problem: StepProblem, *, attack_fn: AttackFn | None = None) -> F
     return _compiled(step, problem.params, problem.inputs, problem.labels, 0.1, jax.random.key(3))
 
 
-def _fgsm(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Any, key: PRNGKey) -> Inputs:
-    """Attack by FGSM, which has no randomness."""
-    del key
-    return fgsm(logits_fn, inputs, labels=labels, epsilon=epsilon)
-
-
 def _first_state(problem: StepProblem, optimizer: optax.GradientTransformation) -> TrainState:
     """Return a state that may be donated."""
     params = jax.tree.map(jnp.copy, problem.params)
@@ -218,7 +212,7 @@ FORMS: Mapping[str, Callable[[StepProblem], Form]] = {
     "matrix product": _matrix_product,
     **{name: partial(_gradient_form, make_gradient_fn) for name, make_gradient_fn in GRADIENTS.items()},
     "clean": _evaluation,
-    "fgsm": partial(_evaluation, attack_fn=_fgsm),
+    "fgsm": partial(_evaluation, attack_fn=fgsm),
     "pgd-20": partial(_evaluation, attack_fn=partial(pgd, num_steps=20)),
     "bare steps, plain": partial(_bare_steps, _automatic),
     "bare steps, exact": partial(_bare_steps, _closed_form),

@@ -1,0 +1,150 @@
+"""What an attack may be asked for: a key, a norm and a range by name, radii of any type, points of the inputs' type."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jl1.attacks.apgd import apgd, apgd_targeted
+from jl1.attacks.ascent import pgd_last_point
+from jl1.attacks.ball import check_radius
+from jl1.attacks.divergence import kl_ascent
+from jl1.attacks.ensemble import Stage, standard_attack
+from jl1.attacks.fab import fab
+from jl1.attacks.fgsm import fgsm, fgsm_random_start
+from jl1.attacks.noise import random_noise
+from jl1.attacks.objectives import targeted_margin
+from jl1.attacks.pgd import pgd
+from jl1.attacks.square import square
+from jl1.attacks.targets import over_targets
+from jl1.attacks.transfer import transfer
+from jl1.audit.ascent_health import ascent_health
+from jl1.audit.defence import penalty_peak
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+KEY = jax.random.key(2)
+WEIGHTS = jax.random.normal(KEY, (5, 4))
+INPUTS = jax.random.uniform(jax.random.key(1), (12, 5), minval=0.3, maxval=0.7)
+LABELS = jnp.argmax(INPUTS @ WEIGHTS, axis=1)
+GRADIENT_ATTACKS = {
+    "fgsm": fgsm,
+    "fgsm_random_start": fgsm_random_start,
+    "pgd": partial(pgd, num_steps=3),
+    "pgd_last_point": partial(pgd_last_point, num_steps=3),
+    "kl_ascent": partial(kl_ascent, num_steps=3),
+    "transfer": transfer(fgsm, lambda x: x @ WEIGHTS),
+}
+ATTACKS = GRADIENT_ATTACKS | {
+    "pgd_from_a_start": lambda *given, key, **rest: pgd(*given, start=jnp.ones((12, 5)), num_steps=2, key=None, **rest),
+    "apgd": partial(apgd, num_steps=5),
+    "apgd_t": over_targets(partial(apgd_targeted, num_steps=5, loss_fn=targeted_margin), num_targets=2),
+    "fab": partial(fab, num_steps=2, num_restarts=2),
+    "fab_t": over_targets(partial(fab, num_steps=2), num_targets=2),
+    "square": partial(square, num_queries=3),
+    "random_noise": partial(random_noise, num_draws=2),
+}
+
+
+def linear(params, inputs):
+    return inputs @ params
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_attack_is_a_stage_as_it_is_and_attacks_in_the_norm_that_is_asked_for(name, norm):
+    given = {"inputs": np.asarray(INPUTS), "labels": np.asarray(LABELS), "epsilon": 0.25, "norm": norm}
+    found = standard_attack(linear, WEIGHTS, key=KEY, budget={name: Stage(GRADIENT_ATTACKS[name])}, **given)
+    assert name in found.broken_by
+    steps = found.inputs - np.asarray(INPUTS)
+    longest = np.abs(steps).max() if norm == "linf" else np.linalg.norm(steps, axis=1).max()
+    assert 0.2 < longest <= 0.25 + 1e-6
+
+
+def test_the_fast_gradient_method_by_hand():
+    # the loss of class 1 rises with the logit of class 0, along (3, -4, 0) / 5
+    def logits_fn(x):
+        return jnp.stack([3 * x[:, 0] - 4 * x[:, 1], 0 * x[:, 0]], axis=1)
+
+    inputs, labels = jnp.array([[0.5, 0.5, 0.5], [0.5, 0.1, 0.5]]), jnp.array([1, 1])
+    attack = jax.jit(partial(fgsm, logits_fn, epsilon=0.25), static_argnames="norm")
+    expected = [[0.65, 0.3, 0.5], [0.65, 0.0, 0.5]]  # the second one is clipped
+    np.testing.assert_allclose(attack(inputs, labels=labels, norm="l2"), expected, rtol=1e-6)
+    assert attack(inputs, labels=labels)[0].tolist() == [0.75, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("attack_fn", [fgsm, partial(pgd, key=None)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_where_there_is_no_gradient_nothing_moves(attack_fn, norm):
+    points = attack_fn(lambda x: 0 * x, INPUTS, labels=LABELS, epsilon=0.25, norm=norm)
+    np.testing.assert_allclose(points, INPUTS, atol=0 if attack_fn is fgsm else 1e-7)
+
+
+def typed_network(dtype):
+    return lambda x: (jnp.sin(3 * x) @ WEIGHTS.astype(x.dtype)).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("input_type", "logit_type", "epsilon_type"),
+    [
+        ("float32", "float32", np.float64),
+        ("bfloat16", "float32", np.float32),
+        ("float32", "bfloat16", float),
+        ("bfloat16", "bfloat16", jnp.float32),
+    ],
+)
+def test_the_points_keep_the_type_of_the_inputs(x64, name, norm, input_type, logit_type, epsilon_type):
+    attack = partial(ATTACKS[name], typed_network(logit_type), labels=LABELS, epsilon=epsilon_type(0.25), key=KEY)
+    points = jax.eval_shape(partial(attack, norm=norm), INPUTS.astype(input_type))
+    assert (points.dtype, points.shape) == (input_type, INPUTS.shape)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_radius_of_a_wider_type_may_be_mapped_over(x64, name):
+    attack = partial(ATTACKS[name], typed_network("float32"), INPUTS, labels=LABELS, key=KEY)
+    points = jax.eval_shape(jax.vmap(lambda epsilon: attack(epsilon=epsilon)), jnp.linspace(0, 0.1, 3))
+    assert (points.dtype, points.shape) == ("float32", (3, 12, 5))
+
+
+def test_a_step_of_a_wider_type_and_the_audits_own_walks(x64):
+    options = {"labels": LABELS, "epsilon": np.float64(0.1), "key": KEY}
+    for attack_fn in (pgd, pgd_last_point, fgsm_random_start, kl_ascent):
+        attack = partial(attack_fn, typed_network("float32"), step_size=jnp.float64(0.01), **options)
+        assert jax.eval_shape(attack, INPUTS).dtype == "float32"
+    loss_fn = lambda logits, labels: logits[:, 0]  # noqa: E731
+    health = partial(ascent_health, typed_network("float32"), loss_fn=loss_fn, num_steps=3, **options)
+    assert jax.eval_shape(health, INPUTS).late_rise.dtype == "float32"
+    peak = partial(penalty_peak, lambda x: jnp.sum(x**2, axis=1), epsilon=np.float64(0.1), key=KEY)
+    assert jax.eval_shape(peak, INPUTS).dtype == "float32"
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float32, np.int32, jnp.float32, jnp.bfloat16, jnp.int32])
+def test_a_radius_in_grey_levels_is_refused_whatever_its_type(kind):
+    with pytest.raises(ValueError, match=r"epsilon=8.*: must be in \[0, 1\].*8/255"):
+        fgsm(lambda x: x, INPUTS, labels=LABELS, epsilon=kind(8))
+
+
+@pytest.mark.parametrize("epsilon", [-0.5, np.float32(-0.5), jnp.float32(-0.5), float("nan"), np.float32("nan")])
+def test_a_negative_radius_and_one_that_is_no_number_are_refused_in_both_norms(epsilon):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        fgsm(lambda x: x, INPUTS, labels=LABELS, epsilon=epsilon)
+    with pytest.raises(ValueError, match="must be at least 0 and finite, a length"):
+        apgd(lambda x: x, INPUTS, labels=LABELS, epsilon=epsilon, key=KEY, norm="l2")
+
+
+def test_radii_up_to_the_whole_range_pass_rounded_or_not_and_in_l2_beyond():
+    for kind in (float, np.float32, jnp.float32, jnp.bfloat16):
+        check_radius(kind(0.5 - 0.2), 0.2, 0.5)
+    check_radius(2, 0.0, 2.5)
+    fgsm(lambda x: x, INPUTS, labels=LABELS, epsilon=8.0, norm="l2")
+
+
+def test_a_given_start_outside_the_ball_is_moved_into_it():
+    # the loss of class 0 falls with x: where the walk begins is the strongest point that it meets
+    options = {"labels": jnp.array([0, 0]), "epsilon": 0.1, "key": None, "num_steps": 1, "start": jnp.zeros((2, 1))}
+    inputs, logits_fn = jnp.array([[0.5], [0.05]]), lambda x: jnp.concatenate([x, -x], axis=1)
+    np.testing.assert_allclose(pgd(logits_fn, inputs, **options), [[0.4], [0.0]], rtol=1e-6)
