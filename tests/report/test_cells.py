@@ -73,6 +73,19 @@ def test_the_paper_stands_beside_its_own_cells_with_the_difference_in_standard_e
     assert cells_of(ladder, paper=()).cells["paper_mean"].isna().all()
 
 
+def test_fgsm_on_predicted_labels_is_no_test_of_its_own(real_result, tmp_path):
+    for lam, accuracies in ((0.0, PLAIN), (10.0, PENALISED), (50.0, LARGE)):
+        for seed, accuracy in enumerate(accuracies):
+            result = result_like(real_result, lam=lam, seed=seed, accuracies=((("fgsm", 0.3), accuracy),))
+            result["accuracies"].append(accuracy_row("fgsm", 0.3, accuracy + 0.01, labels="predicted"))
+            write_run(tmp_path / f"run-lam{lam:g}-seed{seed}", result)
+    cells = cells_of(tmp_path)
+    assert cells.num_tests == len(make_trends(cells)) * 2 == 2
+    predicted = one(cells, lam=50.0, labels="predicted")
+    assert predicted["mean"] == pytest.approx(np.mean(LARGE) + 0.01)
+    assert math.isnan(predicted["p"])
+
+
 def test_images_side_by_side_are_another_data_set_without_a_number_of_the_paper(real_result, tmp_path):
     write_seeds(tmp_path, real_result, PLAIN, lam=50.0)
     write_seeds(tmp_path, real_result, LARGE, lam=50.0, name="tiles", data__tiles=2)

@@ -77,7 +77,8 @@ def test_a_trend_is_that_of_the_ranks_alone():
 
 def test_no_trend_of_two_lambdas_or_of_equal_values():
     assert trend([0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]) is None
-    assert trend([0.0, 1.0, 2.0], [0.5, 0.5, 0.5]) is None
+    assert trend([0.0, 0.0, 1.0, 2.0], [0.5, 0.5, 0.5, 0.5]) is None
+    assert trend([0.0, 1.0, 2.0, 3.0], [0.1, 0.2, 0.3, 0.4]) is None  # one seed each: no test
 
 
 def test_the_standard_error_has_both_sides_in_it():

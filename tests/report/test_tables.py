@@ -86,7 +86,6 @@ def test_measures_come_weakest_first_and_say_what_tells_them_apart(real_result, 
     assert [line[0] for line in accuracies.lines[:-1]] == [
         "clean on 10,000 test points",
         "fgsm at 0.3 on 10,000 test points",
-        "fgsm at 0.3 (predicted labels) on 10,000 test points",
         "pgd-20 at 0.3 on 10,000 test points",
         "standard (full) at 0.3 (standing) on 10,000 test points",
         "worst case of fgsm, pgd-100 x 10 at 0.3 (standing) on 500 test points",

@@ -6,7 +6,15 @@ from typing import Literal, NamedTuple
 from jl1.audit.check import Check
 from jl1.audit.order import GAP, SINGLE_STEP
 
-Finding = Literal["holds", "single step only", "not robust", "masked", "not to be trusted"]
+Finding = Literal[
+    "no classifier", "single step only", "not robust", "masked", "not to be trusted", "FGSM overstates", "holds"
+]
+
+GUESSING = 0.1
+"""A network that gets no more than this share of the way from chance to all points right does not classify."""
+
+WITHSTOOD = 0.8
+"""Share of the accuracy without attack that FGSM must leave before a network is called robust to single steps."""
 
 
 class Conclusion(NamedTuple):
@@ -26,7 +34,7 @@ class Conclusion(NamedTuple):
 def conclude(
     checks: Sequence[Check], *, epsilon: float, clean: float, fgsm: float, strongest: float, chance: float
 ) -> Conclusion:
-    """Weigh the checks.
+    """Weigh the checks; of several findings that apply, the first one in this order is the conclusion.
 
     What strong attacks break is broken, masked gradients or not; only what they leave can be too good to be true.
 
@@ -48,20 +56,26 @@ def conclude(
     failed = [check for check in checks if check.outcome == "FAIL" and check.name != SINGLE_STEP]
     masking = "; ".join(check.name for check in failed if check.shows_masking)
     others = "; ".join(check.name for check in failed if not check.shows_masking)
-    at, is_masked = f"at {epsilon:g}", bool(masking)
-    if fgsm - strongest > GAP and (strongest <= chance or not is_masked):
-        sentence = f"Robust to single-step attacks only: FGSM leaves {fgsm:.1%} {at}, strong attacks {strongest:.1%}."
-        return Conclusion("single step only", sentence, is_masked)
-    if strongest <= chance:
-        return Conclusion("not robust", f"Not robust {at}: strong attacks leave {strongest:.1%}.", is_masked)
-    if is_masked:
-        sentence = (
-            f"Gradients are masked ({masking}): {strongest:.1%} {at} is an upper bound, perhaps far from the truth."
-        )
-        return Conclusion("masked", sentence, True)
-    if others:
-        return Conclusion("not to be trusted", f"The evaluation cannot be trusted: {others}.", False)
-    sentence = (
-        f"This accuracy holds against every attack of this audit: {strongest:.1%} {at} ({clean:.1%} without attack)."
-    )
-    return Conclusion("holds", sentence, False)
+    at, overstated, all_broken = f"at {epsilon:g}", fgsm - strongest > GAP, strongest <= chance
+    left = f"FGSM leaves {fgsm:.1%} {at}, strong attacks {strongest:.1%}"
+    clean_too = f"({clean:.1%} without attack)"
+    applies: dict[Finding, bool] = {
+        "no classifier": clean <= chance + GUESSING * (1 - chance),
+        "single step only": all_broken and overstated and fgsm >= WITHSTOOD * clean,
+        "not robust": all_broken,
+        "masked": bool(masking),
+        "not to be trusted": bool(others),
+        "FGSM overstates": overstated,
+        "holds": True,
+    }
+    sentences: dict[Finding, str] = {
+        "no classifier": f"Not a classifier: {clean:.1%} without attack, where chance is {chance:.1%}.",
+        "single step only": f"Robust to single-step attacks only: {left}.",
+        "not robust": f"Not robust {at}: strong attacks leave {strongest:.1%}.",
+        "masked": f"Gradients are masked ({masking}): {strongest:.1%} {at} is an upper bound, perhaps far off.",
+        "not to be trusted": f"The evaluation cannot be trusted: {others}.",
+        "FGSM overstates": f"FGSM overstates what is left: {left} {clean_too}.",
+        "holds": f"This accuracy holds against every attack of this audit: {strongest:.1%} {at} {clean_too}.",
+    }
+    finding: Finding = next(name for name in applies if applies[name])
+    return Conclusion(finding, sentences[finding], bool(masking))

@@ -28,7 +28,7 @@ SINGLE_STEP = "FGSM tells the same as the ensemble"
 """Name of the check whose failure is a finding of its own."""
 
 GAP = 0.1
-"""FGSM may leave so much more than the ensemble before its accuracy is one of single-step attacks only."""
+"""FGSM may leave so much more than the ensemble before it overstates the accuracy."""
 
 CONVERGED = 0.005
 """Of accuracy, that more steps and restarts may take."""
@@ -81,7 +81,7 @@ def _single_step(here: Mapping[str, float]) -> Check:
     gap = here["fgsm"] - here["standard"]
     outcome: Outcome = "FAIL" if gap > GAP else "PASS"
     figure = f"FGSM leaves {here['fgsm']:.1%}, the ensemble {here['standard']:.1%}: a gap of {100 * gap:.1f} points"
-    advice = "Report the ensemble's accuracy, not FGSM's: the robustness is one to single-step attacks."
+    advice = "Report the ensemble's accuracy: FGSM, a single step, says more than is there."
     return Check(SINGLE_STEP, "order", outcome, figure, advice, False, {"gap": gap})
 
 

@@ -123,13 +123,14 @@ def trend(settings: Sequence[float], values: Sequence[float]) -> Trend | None:
         values: One a seed.
 
     Returns:
-        The trend; None with fewer than three different settings or with values that are all the same.
+        The trend; None with fewer than three different settings, with one seed a setting, or with values that are all
+        the same.
 
     Example:
         >>> trend([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).tau > 0.89
         True
     """
-    if len(set(settings)) < 3 or len(set(values)) < 2:
+    if len(set(settings)) < 3 or len(values) == len(set(settings)) or len(set(values)) < 2:
         return None
     found: Any = stats.kendalltau(settings, values)
     return Trend(len(values), float(found.statistic), float(found.pvalue))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, Cells
+from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, TRUE_LABELS, Cells
 from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import (
     group_name,
@@ -33,12 +33,13 @@ def lay_out(cells: Cells, trends: Frame) -> list[Layout]:
         trends: Of `trends.make_trends`.
 
     Returns:
-        The tables. Without a second seed or a number of the paper there are no statistics, without three lambdas no
-        trends.
+        The tables, without FGSM on predicted labels. Without a second seed or a number of the paper there are no
+        statistics, without three lambdas and a second seed no trends.
     """
     layouts, several = [], cells.cells["settings"].nunique() > 1
     of_group = {key: part for key, part in trends.groupby([*GROUP_COLUMNS])}
-    for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
+    shown = cells.cells[cells.cells["labels"] == TRUE_LABELS]
+    for key, group in shown.groupby([*GROUP_COLUMNS], sort=True):
         name = group_name(group, with_settings=several)
         layouts.append(Layout(name, *_accuracies(group)))
         if group[["std", "paper_mean"]].notna().any(axis=None):

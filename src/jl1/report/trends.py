@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from jl1.report.cells import GROUP_COLUMNS, MEASURE_COLUMNS, Cells
+from jl1.report.cells import GROUP_COLUMNS, MEASURE_COLUMNS, TRUE_LABELS, Cells
 from jl1.report.frames import Frame
 from jl1.report.summaries import holm, trend
 
@@ -21,12 +21,13 @@ def make_trends(cells: Cells) -> Frame:
         `num_runs`, `tau`, `p`, and `p_holm`, corrected over all lines. Lambda 0 belongs to every penalty.
     """
     found = []
+    values = cells.values[cells.values["labels"] == TRUE_LABELS]
     ways = cells.cells.loc[cells.cells["lam"] > 0, [*GROUP_COLUMNS, *_PENALTY]].drop_duplicates()
-    groups = {key: part for key, part in cells.values.groupby([*GROUP_COLUMNS], sort=False)}
+    groups = {key: part for key, part in values.groupby([*GROUP_COLUMNS], sort=False)}
     for way in ways.itertuples(index=False, name=None):
-        values = groups.get(way[: len(GROUP_COLUMNS)])
-        if values is not None:
-            found += [(*way, *measure) for measure in _trends(values, way[len(GROUP_COLUMNS) :])]
+        group = groups.get(way[: len(GROUP_COLUMNS)])
+        if group is not None:
+            found += [(*way, *measure) for measure in _trends(group, way[len(GROUP_COLUMNS) :])]
     trends: Frame = pd.DataFrame(found, columns=[*_KEYS, "num_runs", "tau", "p"])
     return trends.assign(p_holm=holm(trends["p"].tolist()))
 
