@@ -3,8 +3,12 @@
 python docs/make_api.py
 """
 
+import ast
+import importlib
 import inspect
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import jl1
 
@@ -23,6 +27,7 @@ _GROUPS = {
     "Audit": ("audit",),
     "Models and convolutions": ("models", "convolution"),
     "Segments, end points and loss surfaces: what the pictures show": ("segments", "end_points", "loss_surfaces"),
+    "Types": ("array_types",),
 }
 """Files and folders of `jl1` by heading."""
 
@@ -35,19 +40,46 @@ _TABLE = """
 
 
 def api_page() -> str:
-    """Return the page: one line a public name, with the first line of its docstring.
+    """Return the page: one line a public name, with the first line of its docstring or the string below a constant.
 
     Raises:
         KeyError: A name from a file that has no group yet.
     """
     heading_of = {module: heading for heading, modules in _GROUPS.items() for module in modules}
     rows: dict[str, list[str]] = {heading: [] for heading in _GROUPS}
-    for name in sorted(jl1.__all__, key=str.lower):
+    for name, module in sorted(_origins().items(), key=lambda origin: origin[0].lower()):
         value = getattr(jl1, name)
-        summary = (inspect.getdoc(value) or "").splitlines()[0].replace("|", r"\|")
-        heading = heading_of[value.__module__.split(".")[1]]
-        rows[heading].append(f"| `{name}` | `{value.__module__}` | {summary} |\n")
+        summary = _first_line(value) if callable(value) else _string_below(name, module)
+        heading = heading_of[module.__name__.split(".")[1]]
+        rows[heading].append(f"| `{name}` | `{module.__name__}` | {summary} |\n")
     return _HEAD + "".join(_TABLE.format(heading=heading) + "".join(lines) for heading, lines in rows.items())
+
+
+def _origins() -> dict[str, ModuleType]:
+    """Return the module of each public name, by the list of imports that `jl1` loads them by."""
+    imports = ast.parse(Path(inspect.getfile(jl1)).with_suffix(".pyi").read_text()).body
+    origins = {node.names[0].name: node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    return {name: importlib.import_module(f"jl1.{module}") for name, module in origins.items()}
+
+
+def _first_line(value: object) -> str:
+    """Return the first line of a docstring."""
+    return _escaped((inspect.getdoc(value) or "").splitlines()[0])
+
+
+def _string_below(name: str, module: ModuleType) -> str:
+    """Return the string that stands below a constant, on one line."""
+    strings = {
+        ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0]): ast.literal_eval(below.value)
+        for node, below in pairwise(ast.parse(inspect.getsource(module)).body)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
+    return _escaped(" ".join(strings[name].split()))
+
+
+def _escaped(text: str) -> str:
+    """Keep Markdown from ending a cell at a bar."""
+    return text.replace("|", r"\|")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _NUM_DOUBLE = 64
 _COSTLY = 25
 """Examples at a time where each needs its whole Jacobian."""
 
-_CLASSES_OF_DLR = 3
+_CLASSES_OF_UNTARGETED_DLR = 3  # it divides by the distance from the highest logit to the third
 
 _LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin", "dlr": "DLR"}
 
@@ -131,7 +131,7 @@ def _gradients(subject: Subject, norms: dict[str, np.ndarray]) -> Iterator[Check
     """Look at the gradient of every loss, and keep its norms."""
     num_classes = jax.eval_shape(subject.apply_fn, subject.params, subject.inputs[:1]).shape[1]
     for name, loss_fn in OBJECTIVES.items():
-        if name == "dlr" and num_classes < _CLASSES_OF_DLR:
+        if name == "dlr" and num_classes < _CLASSES_OF_UNTARGETED_DLR:
             continue
         health = subject.measure(make_gradient_step(subject.apply_fn, loss_fn=loss_fn))
         norms[_LOSS_NAMES[name]] = health.l1_norm
