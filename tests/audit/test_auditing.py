@@ -76,8 +76,20 @@ def test_a_plain_network_with_its_module_has_segments_certificates_and_the_gauge
     assert {len(norms) for norms in audit.gradient_norms.values()} == {16}
     assert told == [*dict.fromkeys(told)]
     assert "certificates" in told
-    standing = [stands for (_, radius), stands in audit.standing.items() if radius == EPSILON]
-    assert f"{np.mean(np.all(standing, axis=0)):.1%}" in audit.conclusion.sentence
+    stands = np.all([stands for (_, radius), stands in audit.standing.items() if radius == EPSILON], axis=0)
+    assert f"{np.mean(stands):.1%}" in audit.conclusion.sentence
+
+
+def test_points_that_fall_to_an_attack_on_the_penalty_alone_are_not_said_to_stand(monkeypatch):
+    def inverts(logits_fn, inputs, *, labels, epsilon, key, **options):
+        del logits_fn, labels, epsilon, key, options
+        return 1 - inputs
+
+    monkeypatch.setattr("jl1.audit.examination.pgd_each_rival", inverts)
+    audit = audit_of("plain")
+    stands = np.all([stands for (_, radius), stands in audit.standing.items() if radius == EPSILON], axis=0)
+    assert np.mean(stands) > 0.05
+    assert "strong attacks leave 0.0%" in audit.conclusion.sentence
 
 
 @pytest.mark.slow

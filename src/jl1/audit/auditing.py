@@ -148,7 +148,7 @@ def audit_network(
     checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
     checks += [segment_check(segments.norms, segments.radii)] if segments else []
     checks += [certificate_check(standing, certified, epsilon)] if certified else []
-    conclusion = _conclude(epsilon, standing, checks, num_classes)
+    conclusion = _conclude(epsilon, standing, int(examined.broken.sum()), checks, num_classes)
     return Audit(epsilon, standing, checks, conclusion, dict(examined.gradient_norms), segments, certified)
 
 
@@ -251,13 +251,14 @@ def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], 
     return {("certified", radius): subject.measure(step, epsilon=radius) for radius in sorted(radii)}
 
 
-def _conclude(epsilon: float, standing: Standing, checks: list[Check], num_classes: int) -> Conclusion:
-    """Weigh the checks with the accuracies."""
+def _conclude(epsilon: float, standing: Standing, num_broken: int, checks: list[Check], num_classes: int) -> Conclusion:
+    """Weigh the checks with the accuracies; points that fell to an attack of the examination alone have fallen too."""
+    stands = _under_all(standing, epsilon)
     return conclude(
         checks,
         epsilon=epsilon,
         clean=float(standing["clean", 0.0].mean()),
         fgsm=float(standing["fgsm", epsilon].mean()),
-        strongest=float(_under_all(standing, epsilon).mean()),
+        strongest=(int(stands.sum()) - num_broken) / len(stands),
         chance=1 / num_classes,
     )
