@@ -1,4 +1,4 @@
-"""The exact penalty beside PGD adversarial training, under the published ensemble: model C on MNIST.
+"""The exact penalty beside PGD adversarial training, under AutoAttack: model C on MNIST.
 
 Paper:    not in it. Eq. 3 on logits (mean), without any attack in training; Madry et al. 2018, arXiv:1706.06083, as in
           configs/robust.py: ten steps, the attacked points alone, no label smoothing. All train for 20 epochs. At 0.2

@@ -2,10 +2,10 @@
 
 import signal
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook("jl1", "beartype.beartype")  # before anything imports jl1
+jaxtyping.install_import_hook("jl1", "beartype.beartype")  # before anything imports jl1
 
 # A shell starts what is in its background with Control-C ignored, which the programs that tests start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -44,6 +44,14 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Check no annotation, as where jl1 is used: what is refused then is refused by jl1 itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

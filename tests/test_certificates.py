@@ -233,7 +233,8 @@ def test_the_certified_accuracy_is_never_above_that_under_attack(digits):
         assert certified[-1] == is_certified.mean() <= stands.mean()
     assert certified[0] == np.mean(np.argmax(apply_fn(params, inputs), axis=1) == labels) > 0.8
     assert certified[0] > certified[2] > 0.3  # it says something
-    assert step._cache_size() == 1
+    assert step._cache_size() == 2  # batches of 100 and of 40, whatever the radius
+    assert make_certificate_step(module) is step
 
 
 def test_the_ensemble_breaks_no_certified_point(digits):
@@ -243,6 +244,58 @@ def test_the_ensemble_breaks_no_certified_point(digits):
     attacked = standard_attack(make_apply_fn(module), params, budget="fast", **options)
     assert 0 < is_certified.mean() <= attacked.stands.mean() < 1
     assert not np.any(is_certified & ~attacked.stands)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["linear", "relu"])
+def test_a_network_of_inputs_in_another_range_has_the_same_bounds(name):
+    # the network f(a x + b) of x in [lower, upper] is f of points in [0, 1]
+    module, lower, upper = MODULES[name], -10.0, 30.0
+    params, inputs, labels = problem(module)
+    first = params["layer_0"] if "layer_0" in params else params["output"]
+    outer = dict(params)
+    kernel = first["kernel"] / (upper - lower)
+    if name == "linear":  # a bias can only take the shift where the layer has no padding
+        outer["output"] = {"kernel": kernel, "bias": first["bias"] - lower * kernel.sum(axis=0)}
+        points, limits = lower + (upper - lower) * inputs, {"lower": lower, "upper": upper}
+    else:
+        outer["layer_0"] = {"kernel": kernel, "bias": first["bias"]}
+        points, limits = (upper - lower) * inputs, {"lower": 0.0, "upper": upper - lower}
+    given = {"labels": labels, "epsilon": 0.1}
+    radius = {"labels": labels, "epsilon": 0.1 * (upper - lower)}
+    for bounds in (certified_margins, gradient_norm_bounds):
+        expected = bounds(module, params, inputs=inputs, **given)
+        scale = 1 if bounds is certified_margins else upper - lower
+        found = scale * bounds(module, outer, inputs=points, **radius, **limits)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_point_out_of_the_range_is_never_certified_and_is_refused_where_it_can_be():
+    module = MODULES["linear"]
+    params = {"output": {"kernel": jnp.zeros((30, 3)), "bias": jnp.array([1.0, 0.0, 0.0])}}  # class 0 everywhere
+    inputs = jnp.full((5, 5, 6, 1), 0.5).at[1:4, 0, 0, 0].set(jnp.array([2.0, -0.1, jnp.nan]))
+    labels, inside = jnp.zeros(5, int), [True, False, False, False, True]
+    step = make_certificate_step(module)
+    assert step(params, inputs, labels, 0.1).tolist() == step(params, inputs, labels, 0.0).tolist() == inside
+    given = {"inputs": inputs, "labels": labels, "epsilon": 0.1}
+    np.testing.assert_array_equal(certified_margins(module, params, **given)[1], [0, -np.inf, -np.inf])
+    np.testing.assert_array_equal(gradient_norm_bounds(module, params, **given)[1], [0, np.inf, np.inf])
+    with pytest.raises(ValueError, match=r"3 of 5 points are not in \[0, 1\]: .*give lower=... and upper="):
+        certified_accuracy(module, params, **given)
+    limits = {"lower": -1.0, "upper": 3.0}
+    assert make_certificate_step(module, **limits)(params, inputs, labels, 0.1).sum() == 4
+    assert certified_accuracy(module, params, **given | {"inputs": inputs[:3], "labels": labels[:3]}, **limits) == 1
+    with pytest.raises(ValueError, match=r"epsilon=5.0: must be in \[0, 4\]"):
+        certified_margins(module, params, **given | {"epsilon": 5.0}, **limits)
+
+
+def test_certified_accuracy_compiles_once():
+    module = SequentialNet((Dense(3),), num_classes=3)
+    params, inputs, labels = problem(module)
+    points = {"inputs": inputs, "labels": labels, "batch_size": 4}
+    for epsilon in (0.0, 0.1):
+        certified_accuracy(module.clone(), params, **points, epsilon=epsilon)
+    assert make_certificate_step(module)._cache_size() == 1
 
 
 def test_activations_that_fall_and_radii_that_are_none_are_refused():

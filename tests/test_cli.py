@@ -1,9 +1,11 @@
 """The command line, as a user runs it."""
 
 import json
+import re
 import signal
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from sweeping import tiny_sweep
 from jl1 import records
 from jl1.cli import _COMMANDS, main
 from jl1.cli_flags import describe_flags
+from jl1.commands import evaluate
 from jl1.config_files import config_to_dict, run_name
 from jl1.config_flags import parse_config
 from jl1.display import show_result
+from jl1.errors import UserError
 from jl1.run_folder import open_run
 from jl1.terminal import open_console
 
@@ -43,6 +47,18 @@ def test_train_prints_every_epoch_a_table_and_where_the_files_are(trained):
         assert f"{100 * row['accuracy']:.2f}" in output
     assert "Warning" not in output
     assert "Traceback" not in output
+
+
+def test_the_example_of_the_documents_loads_the_run_and_attacks_it(trained):
+    cwd, _, _ = trained
+    (workdir,) = (cwd / "runs").iterdir()
+    page = (Path(__file__).parents[1] / "docs" / "run_folder.md").read_text()
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_trained" in code)
+    found = {}
+    exec(example.replace("runs/NAME", str(workdir)), found)
+    assert len(found["attacked"]) == 100
+    assert found["adversarial_accuracy"] < found["clean_accuracy"]
+    assert found["clean_accuracy"] > 0.5
 
 
 def test_a_second_train_is_refused_and_says_what_to_do(trained):
@@ -223,7 +239,7 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
 def test_help_names_the_commands_and_the_configs(capsys):
     assert main([]) == main(["help"]) == main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in (*(f"\n  jl1 {command} " for command in _COMMANDS), "quickstart", "COMMAND --help"):
+    for word in (*(f"\n  jl1 {command} " for command in _COMMANDS), "AutoAttack", "quickstart", "COMMAND --help"):
         assert text.count(word) == 3
 
 
@@ -252,6 +268,18 @@ def test_a_radius_of_the_config_may_be_a_fraction():
     flags = ["--config.adversarial.epsilon=8/255", "--config.evaluation.epsilons=4/255,0.1"]
     config, _ = parse_config(flags, "train")
     assert (config.adversarial.epsilon, config.evaluation.epsilons) == (8 / 255, (4 / 255, 0.1))
+
+
+def test_autoattack_is_another_name_of_the_standard_ensemble(monkeypatch, tmp_path):
+    chosen = []
+
+    def evaluate_nothing(folder, *, options, **_):
+        chosen.extend(options.attacks)
+        raise UserError("nothing is evaluated")
+
+    monkeypatch.setattr(evaluate, "evaluate_run", evaluate_nothing)
+    assert main(["evaluate", f"--workdir={tmp_path}", "--attacks=fgsm,autoattack"]) == 2
+    assert chosen == ["fgsm", "standard"]
 
 
 def test_prepare_says_what_it_did(capsys):

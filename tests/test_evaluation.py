@@ -11,7 +11,14 @@ from scipy.stats import binomtest
 
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
-from jl1.evaluation import accuracy_interval, check_classifier, make_eval_step, make_penalty_step, over_batches
+from jl1.evaluation import (
+    accuracy,
+    accuracy_interval,
+    check_classifier,
+    make_eval_step,
+    make_penalty_step,
+    over_batches,
+)
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -47,6 +54,8 @@ def test_clean_accuracy_is_that_of_a_loop():
     right = [np.argmax(row) == label for row, label in zip(logits, LABELS, strict=True)]
     assert 0 < sum(right) < 23
     np.testing.assert_array_equal(values_of(step, 5, epsilon=0.3, key=KEY), right)  # epsilon has nothing to move
+    np.testing.assert_array_equal(step(PARAMS, INPUTS, LABELS), right)
+    assert accuracy(NET.apply_fn, PARAMS, inputs=INPUTS, labels=LABELS, batch_size=5) == sum(right) / 23
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (0, 500), (500, 500), (461, 500), (9876, 10000)])
@@ -96,6 +105,37 @@ def test_one_trace_serves_every_epsilon_and_key():
     for seed, epsilon in enumerate((0.1, 0.3)):
         values_of(step, 8, epsilon=epsilon, key=jax.random.key(seed))
     assert len(traces) == first
+
+
+def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
+    traces = []
+
+    def apply_fn(params, inputs):
+        traces.append(inputs.shape)
+        return NET.apply_fn(params, inputs)
+
+    points = {"inputs": INPUTS, "labels": LABELS, "batch_size": 8}
+    for attack_fn, keys in ((fgsm, {}), (partial(fgsm), {"key": KEY})):
+        for epsilon in (0.1, 0.3):
+            found = accuracy(apply_fn, PARAMS, **points, attack_fn=attack_fn, epsilon=epsilon, **keys)
+            assert found == values_of(fgsm_step, 8, epsilon=epsilon, key=KEY).mean()
+            first = traces[:]
+            assert accuracy(apply_fn, PARAMS, **points, attack_fn=attack_fn, epsilon=epsilon / 2, **keys) >= found
+            assert traces == first
+
+
+@pytest.mark.parametrize(
+    ("attack_fn", "options", "message"),
+    [
+        (fgsm, {}, "an attack needs a radius: give epsilon"),
+        (pgd, {"epsilon": 0.1}, "this attack draws at random: give key="),
+        (fgsm, {"epsilon": -0.1}, "epsilon=-0.1: a radius is at least 0"),
+        (fgsm, {"epsilon": float("nan")}, "epsilon=nan: a radius is at least 0"),
+    ],
+)
+def test_an_attack_without_what_it_needs_is_refused(attack_fn, options, message):
+    with pytest.raises(ValueError, match=message):
+        accuracy(NET.apply_fn, PARAMS, inputs=INPUTS, labels=LABELS, attack_fn=attack_fn, **options)
 
 
 def test_every_batch_has_a_key_of_its_own():

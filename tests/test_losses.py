@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 NET = NETS["dense_tanh"]
 INPUTS, LABELS = NET.inputs(5), NET.labels(5)
 PARAMS = NET.params()
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,27 @@ def test_without_smoothing_it_is_minus_the_log_of_the_labels_probability(loss_fn
     np.testing.assert_allclose(loss_fn(logits, jnp.array([2, 1])), expected, rtol=1e-6)
 
 
-def test_full_smoothing_forgets_the_label():
+def test_a_label_smoothed_to_the_same_on_each_class_is_forgotten():
     logits = jnp.array([[1.0, -2.0, 0.5, 3.0]] * 4)
-    for values in (
-        cross_entropy(logits, jnp.arange(4), smoothing=1.0),
-        cross_entropy_off_label(logits, jnp.arange(4), smoothing=0.75),  # (c - 1)/c off the label is 1/c on each
-    ):
-        np.testing.assert_allclose(values, values[:1].repeat(4), rtol=1e-6)
+    values = cross_entropy_off_label(logits, jnp.arange(4), smoothing=0.75)  # (c - 1)/c off the label is 1/c on each
+    np.testing.assert_allclose(values, values[:1].repeat(4), rtol=1e-6)
+
+
+def test_off_the_label_nearly_all_may_go():
+    losses = cross_entropy_off_label(jnp.log(jnp.array([[0.5, 0.3, 0.2]])), jnp.array([0]), smoothing=0.99)
+    np.testing.assert_allclose(losses, -(0.01 * np.log(0.5) + 0.495 * np.log(0.06)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss_fn", [cross_entropy, cross_entropy_off_label])
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_smoothing_that_is_no_share_is_refused(loss_fn, smoothing):
+    with pytest.raises(ValueError, match=f"smoothing={smoothing}: must be at least 0 and below 1"):
+        loss_fn(jnp.zeros((1, 3)), jnp.array([0]), smoothing=smoothing)
+
+
+def test_one_class_has_no_other_to_smooth_to():
+    with pytest.raises(ValueError, match=r"shape \(1, 1\): smoothing off the label needs at least two classes"):
+        cross_entropy_off_label(jnp.zeros((1, 1)), jnp.array([0]), smoothing=0.1)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +278,52 @@ def test_make_loss_is_the_mean_of_the_terms_that_it_names(penalty, adversarial):
     value, means = loss(weights, inputs, labels, lam=2.0, epsilon=0.1, **keys)
     assert isinstance(means, LossTerms)
     np.testing.assert_allclose([value, *means], [np.mean(term) for term in (terms.total, *terms)], rtol=1e-5)
+
+
+INPUTS_OF_LINEAR = jnp.eye(4), *(jnp.asarray(of) for of in (np.float32(INPUTS), LABELS))
+
+
+def linear(weights, inputs):
+    return inputs @ weights
+
+
+@pytest.mark.parametrize("name", ["jacobian_l1", "jacobian_l1_sampled_classes"])
+def test_make_loss_takes_a_penalty_that_is_ready(name):
+    ready = make_penalty(name, outputs="probs", scale="mean", outputs_per_pass=2, examples_per_pass=3)
+    options = {"lam": 2.0, "epsilon": 0.1, "key": jax.random.key(0)}
+    found = make_loss(linear, penalty=ready)(*INPUTS_OF_LINEAR, **options)
+    by_name = make_loss(linear, penalty=name, outputs="probs", scale="mean")(*INPUTS_OF_LINEAR, **options)
+    np.testing.assert_allclose(found[1], by_name[1], rtol=1e-5)
+    assert found[1].penalty > 0
+
+
+@pytest.mark.parametrize("attack_fn", [fgsm_random_start, lambda _, x, *, labels, epsilon, key=None: x + epsilon])
+def test_make_loss_takes_an_attack_and_shares_the_key_with_it(attack_fn):
+    penalty_fn = make_penalty("jacobian_l1_sampled_classes")
+    options = {"lam": 2.0, "epsilon": 0.1}
+    loss = make_loss(linear, penalty=penalty_fn, attack_fn=attack_fn, smoothing=0.0)
+    weights, inputs, labels = INPUTS_OF_LINEAR
+    options |= {"key": KEY}
+    logits_fn, given = partial(linear, weights), {"penalty_fn": penalty_fn, "attack_fn": attack_fn}
+    expected = defended_loss(logits_fn, inputs, labels=labels, **given, **options)
+    found = loss(weights, inputs, labels, **options)[1]
+    np.testing.assert_allclose(found, [term.mean() for term in expected], rtol=1e-5)
+
+
+def test_without_a_radius_there_are_no_twins_and_half_of_the_work():
+    shapes = []
+
+    def apply_fn(weights, inputs):
+        shapes.append(len(inputs))
+        return linear(weights, inputs)
+
+    loss = make_loss(apply_fn, penalty="none")
+    without = loss(*INPUTS_OF_LINEAR, lam=1.0)[1]
+    assert set(shapes) == {len(INPUTS)}
+    np.testing.assert_allclose(without, loss(*INPUTS_OF_LINEAR, lam=1.0, epsilon=0.0)[1], rtol=1e-6)
+    assert 2 * len(INPUTS) in shapes
+    with pytest.raises(ValueError, match="output_change needs the radius of the twins"):
+        make_loss(linear, penalty=OUTPUT_CHANGE)(*INPUTS_OF_LINEAR, lam=1.0)
 
 
 def test_make_loss_refuses_an_unknown_penalty_with_the_known_ones():

@@ -95,7 +95,7 @@ def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypat
     assert have_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not there
     assert not have_matplotlib()
-    with pytest.raises(UserError, match=r"pip install 'jl1\[plots\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[plots\]'"):
         require_matplotlib()
     draw, options = PICTURES["accuracies"]
     with pytest.raises(UserError, match="matplotlib"):

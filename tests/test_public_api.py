@@ -1,8 +1,10 @@
 """What `import jl1` offers: every name, documented, and nothing loaded before it is used."""
 
 import inspect
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,17 @@ def test_nothing_is_loaded_before_it_is_needed(code, unwanted):
         "make_epoch",
         "make_eval_step",
         "centre_output_layer",
+        "accuracy",
+        "PENALTIES",
+        "OUTPUTS",
+        "BUDGETS",
+        "OBJECTIVES",
+        "AttackFn",
+        "PenaltyFn",
+        "Totals",
+        "gradient_health",
+        "ascent_health",
+        "pgd_from_peak",
     ],
 )
 def test_the_promised_names_are_there(name):
@@ -57,6 +70,11 @@ def test_the_promised_names_are_there(name):
 @pytest.mark.parametrize("name", sorted(jl1.__all__))
 def test_every_public_name_exists_and_is_documented(name):
     assert inspect.getdoc(getattr(jl1, name))
+
+
+def test_the_page_of_public_names_is_up_to_date():
+    docs = Path(__file__).parents[1] / "docs"
+    assert runpy.run_path(str(docs / "make_api.py"))["api_page"]() == (docs / "api.md").read_text()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -330,5 +330,5 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
 
 def test_the_folder_of_one_run_is_refused(tmp_path, capsys):
     open_run(tmp_path / "run", config_to_dict(load_config("quickstart")))
-    assert main(["sweep", "--config=fashion", f"--workdir={tmp_path / 'run'}"]) == 2
+    assert main(["sweep", tiny_sweep(tmp_path), f"--workdir={tmp_path / 'run'}"]) == 2
     assert "is the folder of one run" in capsys.readouterr().err

@@ -25,7 +25,7 @@ EPOCHS = "--config.training.num_epochs=12"
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a cluster with two cores."""
-    pytest.importorskip("ray", reason="needs the package ray: pip install 'jl1[ray]'")
+    pytest.importorskip("ray", reason="needs the package ray: pip install '.[ray]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -161,7 +161,7 @@ def test_a_cluster_without_such_a_node_is_refused_before_anything_is_written(clu
     [("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"), ("head", "give auto, local or HOST:PORT")],
 )
 def test_an_address_without_a_cluster_is_refused_at_once(address, message, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("ray", reason="needs the package ray: pip install 'jl1[ray]'")
+    pytest.importorskip("ray", reason="needs the package ray: pip install '.[ray]'")
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", "--config=fashion", "--engine=ray", f"--ray_address={address}"]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
@@ -179,7 +179,7 @@ def test_without_ray_the_error_says_what_to_install_and_all_else_goes_without(tm
     """
     ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 2, ended.stderr
-    assert "pip install 'jl1[ray]'" in ended.stderr
+    assert "pip install '.[ray]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -231,7 +231,7 @@ def test_the_processes_of_a_sweep_that_is_killed_or_interrupted_twice_end(number
 
 @pytest.mark.slow
 def test_a_sweep_that_is_given_no_cluster_starts_one_and_takes_it_along_when_it_ends(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="needs the package ray: pip install 'jl1[ray]'")
+    pytest.importorskip("ray", reason="needs the package ray: pip install '.[ray]'")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the token of its clusters there
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)

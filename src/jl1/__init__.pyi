@@ -1,9 +1,12 @@
+from .array_types import AttackFn as AttackFn
+from .array_types import PenaltyFn as PenaltyFn
 from .attacks.apgd import apgd as apgd
 from .attacks.apgd import apgd_targeted as apgd_targeted
 from .attacks.ascent import pgd_last_point as pgd_last_point
 from .attacks.ascent import steepest_ascent as steepest_ascent
 from .attacks.divergence import kl_ascent as kl_ascent
 from .attacks.divergence import kl_divergence as kl_divergence
+from .attacks.ensemble import BUDGETS as BUDGETS
 from .attacks.ensemble import Attacked as Attacked
 from .attacks.ensemble import Stage as Stage
 from .attacks.ensemble import standard_attack as standard_attack
@@ -14,6 +17,7 @@ from .attacks.fgsm import fgsm as fgsm
 from .attacks.fgsm import fgsm_random_start as fgsm_random_start
 from .attacks.fgsm import predicted_labels as predicted_labels
 from .attacks.noise import random_noise as random_noise
+from .attacks.objectives import OBJECTIVES as OBJECTIVES
 from .attacks.objectives import dlr as dlr
 from .attacks.objectives import margin as margin
 from .attacks.objectives import targeted_dlr as targeted_dlr
@@ -23,10 +27,13 @@ from .attacks.square import square as square
 from .attacks.targets import over_targets as over_targets
 from .attacks.targets import ranked_targets as ranked_targets
 from .attacks.transfer import transfer as transfer
+from .audit.ascent_health import ascent_health as ascent_health
 from .audit.attacks import make_audit_suite as make_audit_suite
 from .audit.auditing import Audit as Audit
 from .audit.auditing import audit_network as audit_network
 from .audit.check import Check as Check
+from .audit.defence import pgd_from_peak as pgd_from_peak
+from .audit.gradient_health import gradient_health as gradient_health
 from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certified_margins as certified_margins
 from .certificates import gradient_norm_bounds as gradient_norm_bounds
@@ -43,6 +50,7 @@ from .estimators import jacobian_l1_random_sign as jacobian_l1_random_sign
 from .estimators import jacobian_l1_sampled_classes as jacobian_l1_sampled_classes
 from .estimators import jacobian_l21_projected as jacobian_l21_projected
 from .estimators import output_change as output_change
+from .evaluation import accuracy as accuracy
 from .evaluation import accuracy_interval as accuracy_interval
 from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
@@ -79,6 +87,8 @@ from .norms import jacobian_frobenius as jacobian_frobenius
 from .norms import jacobian_l1 as jacobian_l1
 from .norms import loss_gradient_l1 as loss_gradient_l1
 from .norms import loss_gradient_l2 as loss_gradient_l2
+from .penalties import OUTPUTS as OUTPUTS
+from .penalties import PENALTIES as PENALTIES
 from .penalties import centred_logits as centred_logits
 from .penalties import make_change_penalty as make_change_penalty
 from .penalties import make_penalty as make_penalty
@@ -87,6 +97,7 @@ from .robust_losses import trades_loss as trades_loss
 from .segments import SegmentNorms as SegmentNorms
 from .segments import segment_gradient_norms as segment_gradient_norms
 from .training import Examples as Examples
+from .training import Totals as Totals
 from .training import TrainState as TrainState
 from .training import create_train_state as create_train_state
 from .training import make_epoch as make_epoch

@@ -1,47 +1,44 @@
 """What no attack inside the ball can do: lower bounds on the margins z_y - z_j, from two bounds that hold.
 
-The ball is the box B of all x' in [0, 1] with |x'_k - x_k| <= epsilon. Both bounds start from intervals of what enters
-every activation, from layer to layer: an affine layer maps the interval with centre c and radius r to the one with
-centre W c + b and radius |W| r, and a monotone activation maps ends to ends.
-
-**Intervals.** The last layer and the difference of two logits are one linear map, whose interval ends at the bound.
-
-**Eq. 2.** |g(x') - g(x)| <= epsilon sup_B ||grad g||_1 for a margin g. The intervals give every activation an interval
-of slopes: {1} or {0} for a ReLU that is on or off in the whole ball, [0, 1] for one that may change. Pulled down
-through the slopes and the transposed layers, the row of g becomes an interval of grad g, whose largest norm bounds the
-supremum. In a ball that [0, 1] cuts, each coordinate counts with as far as it may go to the side that lowers g.
+The ball is the box B of all x' in the range of the inputs, [0, 1] unless another is given, with
+|x'_k - x_k| <= epsilon. Intervals of all activations in B give one bound, Eq. 2 with the gradient's supremum over B
+the other (`margin_bounds`, with the references).
 
 Where no ReLU can change, the network is affine in the ball and Eq. 2 is exact; elsewhere neither bound is always the
 better one, so `certified_margins` takes the larger. Both are loose on networks that were not trained for them: what is
 not certified may still be robust. They hold up to the rounding of the arithmetic, as all such bounds in floating
 point do: a margin below some 1e-5 of the logits certifies nothing in float32.
-
-References:
-    Gowal et al. 2018, "On the effectiveness of interval bound propagation for training verifiably robust models",
-    arXiv:1810.12715. Weng et al. 2018, "Towards fast computation of certified robustness for ReLU networks",
-    arXiv:1804.09699 (Fast-Lip: the largest gradient in the ball). Hein, Andriushchenko 2017, arXiv:1705.08475.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import Inputs, Labels, Mask, Outputs, Params, Scalar
 from jl1.attacks.ball import check_radius
 from jl1.evaluation import over_batches
-from jl1.intervals import SLOPES, Interval, affine, times
-from jl1.models import Dense, SequentialNet, convolution_form, make_apply_fn
-from jl1.passes import Network, bind
+from jl1.intervals import SLOPES, Interval
+from jl1.labels import check_labels
+from jl1.margin_bounds import margin_bounds
+from jl1.models import SequentialNet
 
 
 def certified_margins(
-    module: SequentialNet, params: Params, *, inputs: Inputs, labels: Labels, epsilon: Scalar
+    module: SequentialNet,
+    params: Params,
+    *,
+    inputs: Inputs,
+    labels: Labels,
+    epsilon: Scalar,
+    lower: float = 0.0,
+    upper: float = 1.0,
 ) -> Outputs:
-    """Bound every margin z_y - z_j from below over the ball: the larger of the two bounds of this file.
+    """Bound every margin z_y - z_j from below over the ball: the larger of the two bounds.
 
     Two forward passes, and about four reverse passes a class: one class after the other, so that memory is that of
     one. Not jitted: `make_certificate_step` is.
@@ -49,16 +46,19 @@ def certified_margins(
     Args:
         module: Network with relu, leaky_relu, softplus or tanh, whatever its layers.
         params: Its parameters.
-        inputs: The points x, in [0, 1].
+        inputs: The points x, in [lower, upper].
         labels: True classes y.
         epsilon: L-infinity radius, at least 0; may be traced.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
 
     Returns:
         One row an example and one column a class j, 0 for y itself. Where all others are above 0, no point of the
-        ball is misclassified, up to rounding.
+        ball is misclassified, up to rounding. For an x out of the range nothing is promised: all others are -inf.
 
     Raises:
-        ValueError: Another activation, or a number for epsilon outside [0, 1].
+        ValueError: Another activation, labels that are not one integer an example, or a number for epsilon outside
+            [0, upper - lower].
 
     Example:
         A linear network, for which both bounds are exact: z_0 - z_1 falls by 2 * 0.125 from 0.5.
@@ -69,12 +69,19 @@ def certified_margins(
         >>> bounds.tolist()
         [[0.0, 0.25]]
     """
-    by_intervals, (lowered, _) = _bounds(module, params, inputs, labels, epsilon)
-    return jnp.maximum(by_intervals, lowered)
+    by_intervals, (lowered, _) = _bounds(module, params, inputs, labels, epsilon, _Range(lower, upper))
+    return _where_in_range(jnp.maximum(by_intervals, lowered), -jnp.inf, inputs, labels, _Range(lower, upper))
 
 
 def gradient_norm_bounds(
-    module: SequentialNet, params: Params, *, inputs: Inputs, labels: Labels, epsilon: Scalar
+    module: SequentialNet,
+    params: Params,
+    *,
+    inputs: Inputs,
+    labels: Labels,
+    epsilon: Scalar,
+    lower: float = 0.0,
+    upper: float = 1.0,
 ) -> Outputs:
     """Bound sup_{x' in B} ||grad (z_y - z_j)(x')||_1, the supremum of Eq. 2 for every margin, from above.
 
@@ -83,36 +90,35 @@ def gradient_norm_bounds(
     Args:
         module: As for `certified_margins`.
         params: Its parameters.
-        inputs: The points x, in [0, 1].
+        inputs: The points x, in [lower, upper].
         labels: True classes y.
         epsilon: L-infinity radius, at least 0; may be traced.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
 
     Returns:
-        One row an example and one column a class j, 0 for y itself.
+        One row an example and one column a class j, 0 for y itself. For an x out of the range all others are inf.
 
     Raises:
-        ValueError: Another activation, or a number for epsilon outside [0, 1].
+        ValueError: As `certified_margins`.
     """
-    _, (_, norms) = _bounds(module, params, inputs, labels, epsilon)
-    return norms
+    _, (_, norms) = _bounds(module, params, inputs, labels, epsilon, _Range(lower, upper))
+    return _where_in_range(norms, jnp.inf, inputs, labels, _Range(lower, upper))
 
 
-def make_certificate_step(module: SequentialNet) -> Callable[..., Mask]:
+def make_certificate_step(module: SequentialNet, *, lower: float = 0.0, upper: float = 1.0) -> Callable[..., Mask]:
     """Make the jitted `step(params, inputs, labels, epsilon)`: of which points no point of the ball is misclassified.
 
     Args:
         module: As for `certified_margins`.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
 
     Returns:
-        The step, with epsilon traced: one compilation serves every radius.
+        The step, with epsilon traced: one compilation serves every radius. The same module and range give the same
+        step again. It certifies no point that is out of the range.
     """
-
-    def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar) -> Mask:
-        margins = certified_margins(module, params, inputs=inputs, labels=labels, epsilon=epsilon)
-        is_label = jax.nn.one_hot(labels, module.num_classes, dtype=bool)
-        return jnp.all((margins > 0) | is_label, axis=1)
-
-    return jax.jit(step)
+    return _certificate_step(module, _Range(lower, upper))  # pyright: ignore[reportArgumentType]: flax makes the hash
 
 
 def certified_accuracy(
@@ -123,94 +129,83 @@ def certified_accuracy(
     labels: Int[np.ndarray | Array, " num_examples"],
     epsilon: float,
     batch_size: int = 100,
+    lower: float = 0.0,
+    upper: float = 1.0,
 ) -> float:
     """Compute the share of points that no attack of this radius can break: at most the accuracy under any attack.
 
     Args:
         module: As for `certified_margins`.
         params: Its parameters.
-        inputs: All points, in [0, 1].
+        inputs: All points, in [lower, upper].
         labels: Their true classes.
-        epsilon: L-infinity radius in [0, 1].
+        epsilon: L-infinity radius in [0, upper - lower].
         batch_size: Examples at a time.
+        lower: Lowest value an input may have.
+        upper: Highest value an input may have.
 
     Returns:
         A fraction.
 
     Raises:
-        ValueError: Another activation, no points, or a radius outside [0, 1].
+        ValueError: Another activation, no points, labels that are not one integer an example, points out of the
+            range, or such a radius.
     """
-    check_radius(epsilon, 0.0, 1.0)
-    batches = over_batches(
-        make_certificate_step(module), params, inputs=inputs, labels=labels, batch_size=batch_size, epsilon=epsilon
-    )
+    check_radius(epsilon, lower, upper)
+    outside = np.sum(~np.asarray(_is_inside(inputs, _Range(lower, upper))))
+    if outside:
+        raise ValueError(
+            f"{outside} of {len(inputs)} points are not in [{lower:g}, {upper:g}]: what a ball holds depends on the "
+            "range of the inputs; give lower=... and upper=..., or bring the inputs into it"
+        )
+    step = make_certificate_step(module, lower=lower, upper=upper)
+    batches = over_batches(step, params, inputs=inputs, labels=labels, batch_size=batch_size, epsilon=epsilon)
     return float(np.mean(np.concatenate(list(batches))))
 
 
+class _Range(NamedTuple):
+    """What values an input may have."""
+
+    lower: float
+    upper: float
+
+
+@lru_cache(maxsize=32)
+def _certificate_step(module: SequentialNet, limits: _Range) -> Callable[..., Mask]:
+    """Keep the steps, so that `certified_accuracy` compiles each once."""
+
+    def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar) -> Mask:
+        points = {"inputs": inputs, "labels": labels, "epsilon": epsilon}
+        margins = certified_margins(module, params, **points, **limits._asdict())
+        is_label = jax.nn.one_hot(labels, module.num_classes, dtype=bool)
+        return jnp.all((margins > 0) | is_label, axis=1)
+
+    return jax.jit(step)
+
+
+def _is_inside(
+    inputs: Float[np.ndarray | Array, " batch *features"], limits: _Range
+) -> Bool[np.ndarray | Array, " batch"]:
+    """Return which points are in the range; not-a-number is in none."""
+    is_inside = (inputs >= limits.lower) & (inputs <= limits.upper)
+    return is_inside.reshape(len(inputs), -1).all(axis=1)  # pyright: ignore[reportReturnType]
+
+
+def _where_in_range(bounds: Outputs, otherwise: float, inputs: Inputs, labels: Labels, limits: _Range) -> Outputs:
+    """Replace the bounds that mean nothing, those of points out of the range, but leave the label its 0."""
+    is_label = jax.nn.one_hot(labels, bounds.shape[1], dtype=bool)
+    return jnp.where(_is_inside(inputs, limits)[:, None] | is_label, bounds, otherwise)
+
+
 def _bounds(
-    module: SequentialNet, params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar
+    module: SequentialNet, params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar, limits: _Range
 ) -> tuple[Outputs, tuple[Outputs, Outputs]]:
     """Return the margins' bounds by intervals and by Eq. 2, and the bounds of the gradients' norms."""
     if module.activation not in SLOPES:
         names = ", ".join(getattr(known, "__name__", str(known)) for known in SLOPES)
         raise ValueError(f"bounds need an activation that never falls: {names}")
-    check_radius(epsilon, 0.0, 1.0)
+    check_radius(epsilon, *limits)
+    check_labels(labels, inputs, what="inputs")
+    box = Interval(jnp.maximum(inputs - epsilon, limits.lower), jnp.minimum(inputs + epsilon, limits.upper))
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
-        return _bounds_of(module, params, inputs, labels, epsilon)
-
-
-def _bounds_of(
-    module: SequentialNet, params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar
-) -> tuple[Outputs, tuple[Outputs, Outputs]]:
-    """Compute them one class after the other."""
-    layers = (*module.hidden, Dense(module.num_classes))
-    net = bind(layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
-    box = Interval(jnp.maximum(inputs - epsilon, 0), jnp.minimum(inputs + epsilon, 1))
-    slopes, last = _forward(module, net, box)
-    units = jnp.eye(module.num_classes, dtype=inputs.dtype)
-
-    def one_class(unit: Float[Array, " classes"]) -> tuple[Array, tuple[Array, Array]]:
-        margin = units[labels] - unit[None]
-        return _margin_of_box(net, last, margin), _margin_by_gradient(net, box, slopes, inputs, margin)
-
-    by_intervals, (changes, norms) = jax.lax.map(one_class, units)
-    logits = make_apply_fn(module)(params, inputs)
-    margins = jnp.take_along_axis(logits, labels[:, None], axis=1) - logits
-    return by_intervals.T, (margins + changes.T, norms.T)
-
-
-def _forward(module: SequentialNet, net: Network, box: Interval) -> tuple[list[Interval], Interval]:
-    """Return the slopes of every activation in the box, and what enters the last layer."""
-    slopes = []
-    for op, kernel, bias in zip(net.ops[:-1], net.kernels[:-1], net.biases[:-1], strict=True):
-        entering = affine(op.push, kernel, box)
-        shift = bias.reshape(*[1] * (entering.low.ndim - 1), -1)
-        entering = Interval(entering.low + shift, entering.high + shift)
-        slopes.append(SLOPES[module.activation](entering))
-        box = Interval(module.activation(entering.low), module.activation(entering.high))
-    return slopes, box
-
-
-def _margin_of_box(net: Network, last: Interval, margin: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
-    """Return the least value of one margin an example over what enters the last layer."""
-    rows = _through(net.ops[-1], net.kernels[-1], Interval(margin, margin))
-    gain = jnp.minimum(rows.low * last.low, rows.low * last.high)
-    return jnp.sum(gain.reshape(len(gain), -1), axis=1) + margin @ net.biases[-1]
-
-
-def _margin_by_gradient(
-    net: Network, box: Interval, slopes: list[Interval], inputs: Inputs, margin: Float[Array, "batch classes"]
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """Return how far one margin an example can fall within the box (at most 0), and its gradient's largest norm."""
-    rows = Interval(margin, margin)
-    for op, kernel, slope in zip(net.ops[:0:-1], net.kernels[:0:-1], slopes[::-1], strict=True):
-        rows = times(_through(op, kernel, rows), slope)
-    rows = _through(net.ops[0], net.kernels[0], rows)
-    falls = jnp.minimum(rows.high * (box.low - inputs), rows.low * (box.high - inputs))
-    norms = jnp.maximum(rows.high, -rows.low)
-    return tuple(jnp.sum(values.reshape(len(values), -1), axis=1) for values in (falls, norms))  # pyright: ignore[reportReturnType]
-
-
-def _through(op: Any, kernel: Array, rows: Interval) -> Interval:
-    """Pull an interval of rows back through a layer; where it is one number, it stays one."""
-    return affine(op.pull, kernel, rows, fn=lambda row: row)
+        return margin_bounds(module, params, inputs, labels, box)

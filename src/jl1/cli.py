@@ -30,8 +30,8 @@ _NOTES = {
     "train": f"Uses all devices. {_GO_ON} Without --config it resumes the run in --workdir,\n"
     "without --workdir the folder is one under runs/ named after the settings.",
     "sweep": _GO_ON,
-    "evaluate": "`standard` is AutoAttack (Croce & Hein 2020, arXiv:2003.01690), reimplemented in JAX; with\n"
-    f"--budget=full as published. {_GO_ON} On several devices and hosts as `jl1 train`.",
+    "evaluate": "`standard`, or `autoattack`, is AutoAttack (Croce & Hein 2020, arXiv:2003.01690), reimplemented in\n"
+    f"JAX; with --budget=full as published: docs/evaluate.md. {_GO_ON} On several devices and hosts as `jl1 train`.",
     "audit": _GO_ON,
 }
 _WITH_CONFIG = ("train", "sweep", "prepare")

@@ -121,7 +121,7 @@ def default_config() -> Config:
     )
     config.log = ConfigDict(
         {
-            "tensorboard": False,  # event files in the run's folder; needs jl1[tensorboard]
+            "tensorboard": False,  # event files in the run's folder; needs the extra tensorboard
             "traced_points": 8,  # validation points of trace.jsonl, Fig. 1 by epoch; 0: none
         }
     )

@@ -1,7 +1,7 @@
 """Accuracies on clean and attacked points, norms over a data set, and a check of a classifier."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from statistics import NormalDist
 from typing import Any
 
@@ -25,15 +25,20 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.fgsm import predicted_labels
+from jl1.keys import needs_key
+from jl1.labels import check_labels
 
 BatchFn = Callable[..., Any]
 """A jitted function of (params, inputs, labels, ...) with an array, or a tree of arrays, of a row an example."""
 
 
 def make_eval_step(
-    apply_fn: ApplyFn, *, attack_fn: AttackFn | None = None, attack_predicted_labels: bool = False
+    apply_fn: ApplyFn,
+    *,
+    attack_fn: AttackFn | Callable[..., Inputs] | None = None,
+    attack_predicted_labels: bool = False,
 ) -> Callable[..., Mask]:
-    """Make the jitted `step(params, inputs, labels, epsilon, key)`: which points are classified right.
+    """Make the jitted `step(params, inputs, labels, epsilon=None, key=None)`: which points are classified right.
 
     The verdict is taken from the points that the attack returned, by a forward pass of their own. A point that
     was wrong before the attack counts as it is found after it: `pgd` on the true labels never mends one, but on the
@@ -41,19 +46,25 @@ def make_eval_step(
 
     Args:
         apply_fn: Function of params and inputs to LOGITS.
-        attack_fn: The attack, such as `fgsm` or `partial(pgd, num_steps=40)`; None for the clean accuracy.
+        attack_fn: The attack, such as `fgsm` or `partial(pgd, num_steps=40)`; None for the clean accuracy, which takes
+            neither epsilon nor key.
         attack_predicted_labels: Attack the model's own decision instead of the true label.
 
     Returns:
-        The step, with epsilon and key traced: one compilation serves every epsilon.
+        The step, with epsilon and key traced: one compilation serves every epsilon. It raises a ValueError for labels
+        that are not one integer an example, and for an attack without the radius or the key that it needs.
     """
 
-    def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar, key: PRNGKey) -> Mask:
+    def step(
+        params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar | None = None, key: PRNGKey | None = None
+    ) -> Mask:
+        check_labels(labels, inputs, what="inputs")
         logits_fn: LogitsFn = partial(apply_fn, params)
         points = inputs
         if attack_fn is not None:
+            options = _attack_options(attack_fn, epsilon, key)
             attacked = predicted_labels(logits_fn, inputs) if attack_predicted_labels else labels
-            points = attack_fn(logits_fn, inputs, labels=attacked, epsilon=epsilon, key=key)
+            points = attack_fn(logits_fn, inputs, labels=attacked, **options)
             chex.assert_equal_shape([inputs, points])
         return predicted_labels(logits_fn, points) == labels
 
@@ -105,10 +116,11 @@ def over_batches(
         What the step returned for the batch, an array or a tree of arrays with a row an example.
 
     Raises:
-        ValueError: No examples, or `batch_size` below 1.
+        ValueError: No examples, `batch_size` below 1, or labels that are not one integer an example.
     """
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {batch_size}: both must be at least 1")
+    check_labels(labels, inputs, what="inputs")
     batch_size = min(batch_size, len(inputs))
     for number, start in enumerate(range(0, len(inputs), batch_size)):
         rows = np.arange(start, start + batch_size)
@@ -117,6 +129,57 @@ def over_batches(
         keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
         values = batch_fn(params, inputs[rows], labels[rows], **options, **keys)
         yield jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
+
+
+def accuracy(
+    apply_fn: ApplyFn,
+    params: Params,
+    *,
+    inputs: Float[np.ndarray | Array, " num_examples *features"],
+    labels: Int[np.ndarray | Array, " num_examples"],
+    attack_fn: AttackFn | Callable[..., Inputs] | None = None,
+    epsilon: float | None = None,
+    key: PRNGKey | None = None,
+    batch_size: int = 500,
+) -> float:
+    """Compute the share of points that are classified right, after an attack if one is given.
+
+    Compiled at the first call, and no more while `apply_fn` and `attack_fn` are the same objects: keep what
+    `make_apply_fn` or `functools.partial` returned in a variable. Epsilon, params and key compile nothing anew. It is
+    an upper bound of the accuracy under any attack of the radius: `ensemble.standard_attack` gives a tighter one,
+    `certified_accuracy` a lower one.
+
+    Args:
+        apply_fn: Function of params and inputs to LOGITS.
+        params: Parameters.
+        inputs: All inputs; in [0, 1], unless the attack is bound to another range.
+        labels: All labels.
+        attack_fn: Such as `fgsm`, or `functools.partial(pgd, num_steps=100)`; None for the clean accuracy.
+        epsilon: Radius of the attack, at least 0.
+        key: Fixes the draws of an attack that draws at random; each batch has its own.
+        batch_size: Examples at a time, at least 1.
+
+    Returns:
+        A fraction.
+
+    Raises:
+        ValueError: No examples, labels that are not one integer an example, a negative radius, or an attack without
+            the radius or the key that it needs.
+
+    Example:
+        >>> from jl1.attacks.fgsm import fgsm
+        >>> points = {"inputs": jnp.array([[0.5, 0.4], [0.9, 0.1]]), "labels": jnp.array([0, 0])}
+        >>> apply_fn = lambda scale, inputs: scale * inputs
+        >>> accuracy(apply_fn, 2.0, **points), accuracy(apply_fn, 2.0, **points, attack_fn=fgsm, epsilon=0.1)
+        (1.0, 0.5)
+    """
+    if epsilon is not None and not epsilon >= 0:
+        raise ValueError(f"epsilon={epsilon}: a radius is at least 0")
+    options = {} if epsilon is None else {"epsilon": epsilon}
+    batches = over_batches(
+        _eval_step(apply_fn, attack_fn), params, inputs=inputs, labels=labels, batch_size=batch_size, key=key, **options
+    )
+    return float(np.mean(np.concatenate(list(batches))))
 
 
 def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -184,3 +247,20 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
             "an example's logits depend on the other examples of its batch (batch statistics?): its Jacobian is "
             "not defined; use running averages, GroupNorm or LayerNorm"
         )
+
+
+@lru_cache(maxsize=32)
+def _eval_step(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs] | None) -> Callable[..., Mask]:
+    """Keep the steps of `accuracy`, so that it compiles each once."""
+    return make_eval_step(apply_fn, attack_fn=attack_fn)
+
+
+def _attack_options(
+    attack_fn: AttackFn | Callable[..., Inputs], epsilon: Scalar | None, key: PRNGKey | None
+) -> dict[str, Any]:
+    """Return what an attack is called with, if it is all there."""
+    if epsilon is None:
+        raise ValueError("an attack needs a radius: give epsilon=..., in the units of the inputs")
+    if key is None and needs_key(attack_fn):
+        raise ValueError("this attack draws at random: give key=jax.random.key(0), or bind its key")
+    return {"epsilon": epsilon} if key is None else {"epsilon": epsilon, "key": key}

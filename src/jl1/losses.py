@@ -31,6 +31,7 @@ from jl1.array_types import (
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.twins import split_key, twins_of
 from jl1.evaluated import evaluate_once
+from jl1.labels import check_labels
 
 
 class LossTerms(NamedTuple):
@@ -60,6 +61,9 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
     Returns:
         One loss an example, in nats.
 
+    Raises:
+        ValueError: Labels that are not one integer an example, or a number for `smoothing` outside [0, 1).
+
     Example:
         >>> import jax.numpy as jnp
         >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]), smoothing=0.1)[0]), 4)  # log 10
@@ -68,9 +72,8 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
     References:
         Szegedy et al. 2016, arXiv:1512.00567, Sec. 7.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
-    is_class = (labels >= 0) & (labels < logits.shape[-1])
-    return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)
+    _check_smoothing(smoothing)
+    return _smoothed_cross_entropy(logits, labels, smoothing)
 
 
 def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
@@ -87,9 +90,15 @@ def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float 
 
     Returns:
         One loss an example, in nats.
+
+    Raises:
+        ValueError: As `cross_entropy`, and a single class: there is no other to smooth to.
     """
+    _check_smoothing(smoothing)
     num_classes = logits.shape[-1]
-    return cross_entropy(logits, labels, smoothing=smoothing * num_classes / (num_classes - 1))
+    if num_classes < 2:
+        raise ValueError(f"logits of shape {logits.shape}: smoothing off the label needs at least two classes")
+    return _smoothed_cross_entropy(logits, labels, smoothing * num_classes / (num_classes - 1))
 
 
 def penalised_loss(
@@ -116,6 +125,9 @@ def penalised_loss(
     Returns:
         The terms of every example, not averaged.
 
+    Raises:
+        ValueError: Labels that are not one integer an example.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from jl1.penalties import make_penalty
@@ -126,6 +138,7 @@ def penalised_loss(
         >>> [round(float(term[0]), 4) for term in terms]  # 0.6931 + 0.5 * 6.5
         [3.9431, 0.6931, 6.5]
     """
+    check_labels(labels, inputs, what="inputs")
     network = logits_fn if penalty_fn is None else evaluate_once(logits_fn, inputs)
     logits = network(inputs)
     chex.assert_rank(logits, 2)
@@ -172,7 +185,7 @@ def defended_loss(
         The terms of every example, each the mean of its two points, not averaged over the batch.
 
     Raises:
-        ValueError: An attack or a penalty that needs a key, and no key.
+        ValueError: Labels that are not one integer an example; an attack or a penalty that needs a key, and no key.
     """
     attack_key, penalty_key = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
@@ -249,3 +262,17 @@ def summed_defended_loss(
         The terms of every example, each the sum of its two points.
     """
     return LossTerms(*(2 * term for term in mean_loss_fn(logits_fn, inputs, **options)))
+
+
+def _check_smoothing(smoothing: float) -> None:
+    """Refuse a number outside [0, 1); a traced one cannot be looked at."""
+    if isinstance(smoothing, int | float) and not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing}: must be at least 0 and below 1, the share taken off the label")
+
+
+def _smoothed_cross_entropy(logits: Logits, labels: Labels, smoothing: float) -> PerExample:
+    """Compute the cross-entropy against (1 - s) onehot(y) + s/c."""
+    check_labels(labels, logits, what="logits")
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)

@@ -2,13 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Params, PRNGKey, Scalar
+from jl1.array_types import (
+    ApplyFn,
+    AttackFn,
+    ChangePenaltyFn,
+    ExampleLossFn,
+    Inputs,
+    Labels,
+    Params,
+    PenaltyFn,
+    PRNGKey,
+    Scalar,
+)
+from jl1.attacks.fgsm import fgsm
 from jl1.losses import LossTerms, cross_entropy, defended_loss, output_change_loss, penalised_loss
 from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 
@@ -16,28 +27,33 @@ from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 def make_loss(
     apply_fn: ApplyFn,
     *,
-    penalty: str = "jacobian_l1",
+    penalty: str | PenaltyFn = "jacobian_l1",
     outputs: str = "logits",
     scale: str = "sum",
     num_draws: int = 1,
     adversarial: bool = True,
+    attack_fn: AttackFn | Callable[..., Inputs] = fgsm,
     smoothing: float = 0.1,
 ) -> Callable[..., tuple[Float[Array, ""], LossTerms]]:
     """Make the jitted mean loss of a batch, for a training loop of your own.
 
     Args:
         apply_fn: Function of params and a batch of inputs to logits, in any framework or none.
-        penalty: A name of `penalties.PENALTIES`; `none` compiles no Jacobian.
+        penalty: A name of `penalties.PENALTIES`, of which `none` compiles no Jacobian; or a penalty that is ready,
+            from `penalties.make_penalty` with its bounds of memory or of your own, to which `outputs`, `scale` and
+            `num_draws` do not matter.
         outputs: What is penalised, a name of `penalties.OUTPUTS`.
         scale: `sum` (Eq. 3) or `mean` over the entries of the Jacobian.
         num_draws: Draws of a penalty that is an estimator.
-        adversarial: With FGSM twins (`defended_loss`) or without (`penalised_loss`).
+        adversarial: With adversarial twins (`defended_loss`) or without (`penalised_loss`).
+        attack_fn: Makes the twins, as that of `defended_loss`, such as `fgsm_random_start`.
         smoothing: Label smoothing of the cross-entropy.
 
     Returns:
-        `loss(params, inputs, labels, *, lam, epsilon=0.0, key=None)` that returns the mean loss and its mean
-        terms; lam and epsilon are traced, so no value of them compiles anew. Differentiate it with
-        `jax.value_and_grad(loss, has_aux=True)`. A penalty that is an estimator needs a new key in each step.
+        `loss(params, inputs, labels, *, lam, epsilon=None, key=None)` that returns the mean loss and its mean
+        terms; lam and epsilon are traced, so no value of them compiles anew. Without epsilon there are no twins,
+        which is the loss at epsilon 0 for half of its work. Differentiate it with `jax.value_and_grad(loss,
+        has_aux=True)`. A penalty that is an estimator, and an attack that draws, need a new key in each step.
 
     Raises:
         ValueError: An unknown name, or `output_change` without adversarial twins.
@@ -52,16 +68,11 @@ def make_loss(
         (0.8931, 2.0, (2, 2))
     """
     loss_fn = partial(cross_entropy, smoothing=smoothing)
-    coupled, penalty_fn = defended_loss if adversarial else _on_the_points_only, None
-    if penalty == OUTPUT_CHANGE:
-        if not adversarial:
-            raise ValueError(
-                f"{OUTPUT_CHANGE} compares each point with its adversarial twin: it needs adversarial=True"
-            )
-        coupled, penalty_fn = output_change_loss, make_change_penalty(outputs=outputs, scale=scale)
-    elif penalty != "none":
-        penalty_fn = make_penalty(penalty, outputs=outputs, scale=scale, num_draws=num_draws, loss_fn=loss_fn)
-    terms_fn = partial(coupled, penalty_fn=penalty_fn, loss_fn=loss_fn)
+    is_change = penalty == OUTPUT_CHANGE
+    if is_change and not adversarial:
+        raise ValueError(f"{OUTPUT_CHANGE} compares each point with its adversarial twin: it needs adversarial=True")
+    penalty_fn = _find_penalty(penalty, outputs, scale, num_draws, loss_fn)
+    with_twins = output_change_loss if is_change else defended_loss
 
     @jax.jit
     def loss(
@@ -70,17 +81,31 @@ def make_loss(
         labels: Labels,
         *,
         lam: Scalar,
-        epsilon: Scalar = 0.0,
+        epsilon: Scalar | None = None,
         key: PRNGKey | None = None,
     ) -> tuple[Float[Array, ""], LossTerms]:
-        terms = terms_fn(partial(apply_fn, params), inputs, labels=labels, lam=lam, epsilon=epsilon, key=key)
+        logits_fn = partial(apply_fn, params)
+        options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn}
+        if adversarial and epsilon is not None:
+            terms = with_twins(logits_fn, inputs, epsilon=epsilon, attack_fn=attack_fn, key=key, **options)
+        elif is_change:
+            raise ValueError(f"{OUTPUT_CHANGE} needs the radius of the twins: loss(..., epsilon=...)")
+        else:
+            terms = penalised_loss(logits_fn, inputs, key=key, **options)
         means = LossTerms(*(jnp.mean(term) for term in terms))
         return means.total, means
 
     return loss
 
 
-def _on_the_points_only(logits_fn: LogitsFn, inputs: Inputs, *, epsilon: Scalar, **options: Any) -> LossTerms:
-    """Give `penalised_loss` the signature of `defended_loss`; there is no attack for epsilon to matter to."""
-    del epsilon
-    return penalised_loss(logits_fn, inputs, **options)
+def _find_penalty(
+    penalty: str | PenaltyFn, outputs: str, scale: str, num_draws: int, loss_fn: ExampleLossFn
+) -> PenaltyFn | ChangePenaltyFn | None:
+    """Make the penalty of a name, or return the one that is ready."""
+    if not isinstance(penalty, str):
+        return penalty
+    if penalty == OUTPUT_CHANGE:
+        return make_change_penalty(outputs=outputs, scale=scale)
+    if penalty == "none":
+        return None
+    return make_penalty(penalty, outputs=outputs, scale=scale, num_draws=num_draws, loss_fn=loss_fn)

@@ -94,7 +94,7 @@ OUTPUT_CHANGE = "output_change"
 """The penalty of two points, x and its twin: `make_change_penalty`, `losses.output_change_loss`."""
 
 PENALTIES = ("none", *JACOBIAN_PENALTIES, *LOSS_GRADIENT_PENALTIES, *ESTIMATORS, OUTPUT_CHANGE)
-"""All of them, and `none`; `make_penalty` makes those of one point."""
+"""Names of all penalties, and `none`; `make_penalty` makes those of one point."""
 
 SCALES = ("sum", "mean")
 """`sum` is Eq. 3 to the letter; `mean` divides it by the number of entries of the Jacobian."""

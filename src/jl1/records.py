@@ -140,7 +140,7 @@ def require_tensorboard() -> None:
         UserError: tensorboardX is not installed.
     """
     if importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("config.log.tensorboard needs the package tensorboardX: pip install 'jl1[tensorboard]'")
+        raise UserError("config.log.tensorboard needs tensorboardX: pip install '.[tensorboard]' in jl1's checkout")
 
 
 @contextmanager

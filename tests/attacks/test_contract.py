@@ -15,6 +15,7 @@ from jl1.attacks.ensemble import Stage, standard_attack
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.attacks.noise import random_noise
+from jl1.attacks.norms import NORMS
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
@@ -61,6 +62,12 @@ def test_every_attack_is_a_stage_as_it_is_and_attacks_in_the_norm_that_is_asked_
     steps = found.inputs - np.asarray(INPUTS)
     longest = np.abs(steps).max() if norm == "linf" else np.linalg.norm(steps, axis=1).max()
     assert 0.2 < longest <= 0.25 + 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])
+def test_an_l2_step_is_as_long_however_small_the_gradient(scale):
+    ascent = NORMS["l2"].ascent(scale * jnp.array([[3.0, -4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(ascent, [[0.6, -0.8], [0.0, 0.0]], rtol=1e-6)
 
 
 def test_the_fast_gradient_method_by_hand():

@@ -8,16 +8,19 @@ import masked
 import numpy as np
 import pytest
 
-from jl1.attacks.ensemble import Stage
+from jl1.attacks.ensemble import BUDGETS, Attacked, Stage
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
+from jl1.audit import auditing
+from jl1.audit.attacks import make_audit_suite
 from jl1.audit.auditing import audit_network, audit_tasks
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 EPSILON = 0.1
+KEY = jax.random.key(0)
 SINGLE = {
     "noise": Stage(partial(random_noise, num_draws=20)),
     "fgsm": Stage(fgsm),
@@ -73,8 +76,20 @@ def test_a_plain_network_with_its_module_has_segments_certificates_and_the_gauge
     assert {len(norms) for norms in audit.gradient_norms.values()} == {16}
     assert told == [*dict.fromkeys(told)]
     assert "certificates" in told
-    standing = [stands for (_, radius), stands in audit.standing.items() if radius == EPSILON]
-    assert f"{np.mean(np.all(standing, axis=0)):.1%}" in audit.conclusion.sentence
+    stands = np.all([stands for (_, radius), stands in audit.standing.items() if radius == EPSILON], axis=0)
+    assert f"{np.mean(stands):.1%}" in audit.conclusion.sentence
+
+
+def test_points_that_fall_to_an_attack_on_the_penalty_alone_are_not_said_to_stand(monkeypatch):
+    def inverts(logits_fn, inputs, *, labels, epsilon, key, **options):
+        del logits_fn, labels, epsilon, key, options
+        return 1 - inputs
+
+    monkeypatch.setattr("jl1.audit.examination.pgd_each_rival", inverts)
+    audit = audit_of("plain")
+    stands = np.all([stands for (_, radius), stands in audit.standing.items() if radius == EPSILON], axis=0)
+    assert np.mean(stands) > 0.05
+    assert "strong attacks leave 0.0%" in audit.conclusion.sentence
 
 
 @pytest.mark.slow
@@ -93,9 +108,38 @@ def test_a_network_of_two_classes_is_audited_without_the_dlr():
     )
     assert {"gradient of cross-entropy", "gradient of margin"} <= {check.name for check in audit.checks}
     assert "gradient of DLR" not in {check.name for check in audit.checks}
-    assert [check.name for check in audit.checks if check.topic == "hygiene" and check.outcome == "WARN"] == [
-        "enough classes"
-    ]
+    assert not [check.name for check in audit.checks if check.topic == "hygiene" and check.outcome == "WARN"]
+
+
+@pytest.mark.parametrize(("num_classes", "budget"), [(2, "few_classes"), (3, "few_classes"), (4, "fast")])
+def test_the_budget_follows_the_number_of_classes(monkeypatch, num_classes, budget):
+    # the attacks themselves are left out: none of the points stands, so that the audit ends before the measures
+    asked = []
+
+    def standard(apply_fn, params, **options):
+        asked.append(options["budget"])
+        return Attacked(options["inputs"], None, np.zeros(3, bool))
+
+    monkeypatch.setattr(auditing, "standard_attack", standard)
+    points = {"inputs": np.zeros((3, 4), np.float32), "labels": np.zeros(3, int)}
+    with pytest.raises(ValueError, match="no point right"):
+        audit_network(lambda params, x: x @ params, jnp.ones((4, num_classes)), **points, epsilon=0.1, key=KEY)
+    assert asked[0] == {}  # without attack
+    assert asked[6] is BUDGETS[budget]
+
+
+def test_a_suite_that_needs_more_classes_is_refused_before_anything_is_attacked(monkeypatch):
+    monkeypatch.setattr(auditing, "standard_attack", lambda *_, **__: pytest.fail("attacked"))
+    with pytest.raises(ValueError, match=r"3 classes, .* needs 4: give suite=make_audit_suite\('few_classes'\)"):
+        audit_network(
+            lambda params, inputs: inputs @ params,
+            jnp.ones((4, 3)),
+            inputs=np.zeros((3, 4), np.float32),
+            labels=np.zeros(3, int),
+            epsilon=0.1,
+            key=KEY,
+            suite=make_audit_suite("full"),
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The standard ensemble: strong attacks one after another, each on the points that still stand, worst case a point.
+"""AutoAttack, here `standard`: strong attacks one after another on the points that still stand, worst case a point.
 
 `standard_attack` is the one function here that is not jitted as a whole. Shapes are static inside jit, so work can only
 shrink outside: it gathers the standing examples on the host into batches of a few fixed sizes, each compiled once.
@@ -24,6 +24,7 @@ from jl1.attacks.norms import find_norm
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
+from jl1.labels import check_labels
 from jl1.shares import ShareRowsFn, unshared
 
 
@@ -128,9 +129,9 @@ def standard_attack(
         Points and verdicts, as NumPy arrays.
 
     Raises:
-        ValueError: No examples, a batch size below 1, an unknown budget, a number for epsilon that is negative or (in
-            L-infinity) above upper - lower, or what the attacks refuse, such as fewer than four classes for the
-            targeted DLR.
+        ValueError: No examples, labels that are not one integer an example, a batch size below 1, an unknown
+            budget, a number for epsilon that is negative or (in L-infinity) above upper - lower, or what the attacks
+            refuse, such as fewer than four classes for the targeted DLR.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -145,6 +146,7 @@ def standard_attack(
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if len(inputs) == 0 or min(batch_sizes) < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {tuple(batch_sizes)}: all must be at least 1")
+    check_labels(labels, inputs, what="inputs")
     attack_batch = share_rows(_attack_batch, static=("apply_fn", "stage", "space"))
     points, is_right = inputs.copy(), partial(share_rows(_is_right, static=("apply_fn",)), params, apply_fn=apply_fn)
     stands = _judge(is_right, points, labels, batch_sizes)

@@ -91,7 +91,10 @@ def _linf_length(vectors: Inputs) -> PerExample:
 
 
 def _l2_ascent(gradient: Inputs) -> Inputs:
-    return gradient / spread(_l2_length(gradient) + _TINY, gradient)
+    """Scale by the largest entry first: a saturated network has gradients whose squares are below every float."""
+    largest = _linf_length(gradient)
+    scaled = gradient / spread(jnp.where(largest > 0, largest, 1), gradient)
+    return scaled / spread(_l2_length(scaled) + _TINY, gradient)
 
 
 def _l2_project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:

@@ -1,12 +1,13 @@
 """The adversarial twins that a loss of training asks an attack for, and the key that it shares with its penalty."""
 
-import inspect
 from collections.abc import Callable
 
 import chex
 import jax
 
 from jl1.array_types import Inputs, Labels, LogitsFn, PRNGKey, Scalar
+from jl1.keys import needs_key
+from jl1.labels import check_labels
 
 
 def split_key(key: PRNGKey | None) -> tuple[PRNGKey, PRNGKey] | tuple[None, None]:
@@ -27,7 +28,8 @@ def twins_of(
     key: PRNGKey | None,
 ) -> Inputs:
     """Return the adversarial twins of the inputs as constants."""
-    if key is None and _needs_key(attack_fn):
+    check_labels(labels, inputs, what="inputs")
+    if key is None and needs_key(attack_fn):
         raise ValueError(
             "the attack takes a key: give the loss one, as in loss(..., key=jax.random.fold_in(key, step)), or bind "
             "one in the attack, as in partial(attack_fn, key=...)"
@@ -36,9 +38,3 @@ def twins_of(
     twins = attack_fn(logits_fn, inputs, labels=labels, epsilon=epsilon, **keys)
     chex.assert_equal_shape([inputs, twins])
     return jax.lax.stop_gradient(twins)
-
-
-def _needs_key(attack_fn: Callable[..., Inputs]) -> bool:
-    """Tell whether an attack cannot be called without a key."""
-    key = inspect.signature(attack_fn).parameters.get("key")
-    return key is not None and key.default is key.empty

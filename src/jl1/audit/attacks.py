@@ -1,5 +1,6 @@
 """The attacks of an audit, by name: a ladder from noise to the ensemble, and two that see other things."""
 
+import inspect
 from functools import partial
 
 from jl1.array_types import LogitsFn
@@ -7,6 +8,7 @@ from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.ensemble import BUDGETS, Stage
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
+from jl1.attacks.objectives import targeted_dlr
 from jl1.attacks.pgd import pgd
 from jl1.attacks.suite import Suite
 from jl1.attacks.transfer import transfer
@@ -40,3 +42,15 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
         # 40 steps to the end: what only just deceives one network does not deceive another
         single["transfer"] = Stage(transfer(partial(pgd_last_point, num_steps=40), source_logits_fn))
     return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
+
+
+def uses_targeted_dlr(suite: Suite) -> bool:
+    """Tell whether an attack of a suite raises the targeted DLR, which not every number of classes allows.
+
+    Example:
+        >>> uses_targeted_dlr(make_audit_suite("fast")), uses_targeted_dlr(make_audit_suite("few_classes"))
+        (True, False)
+    """
+    attacks = [stage.attack_fn for stages in suite.values() for stage in stages.values()]
+    losses = [inspect.signature(attack_fn).parameters.get("loss_fn") for attack_fn in attacks]
+    return any(loss is not None and loss.default is targeted_dlr for loss in losses)

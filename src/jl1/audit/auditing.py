@@ -13,18 +13,19 @@ from jl1.array_types import ApplyFn, Params, PRNGKey
 from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.suite import Suite
-from jl1.audit.attacks import make_audit_suite
+from jl1.audit.attacks import make_audit_suite, uses_targeted_dlr
 from jl1.audit.certificate_check import certificate_check
 from jl1.audit.check import Check
 from jl1.audit.conclusion import Conclusion, conclude
 from jl1.audit.examination import Subject, examine
-from jl1.audit.hygiene import network_checks, points_checks
+from jl1.audit.hygiene import CLASSES_OF_TARGETED_DLR, network_checks, points_checks
 from jl1.audit.order import LARGE_RADIUS, Standing, order_checks
 from jl1.audit.planted import FeaturesFn, penultimate_features
 from jl1.audit.segment_check import segment_check, walk_segments
 from jl1.certificates import make_certificate_step
 from jl1.intervals import SLOPES
 from jl1.kinks import KINKS
+from jl1.labels import check_labels
 from jl1.models import SequentialNet
 from jl1.segments import SegmentNorms
 
@@ -101,7 +102,8 @@ def audit_network(
         labels: Their classes.
         epsilon: L-infinity radius, in (0, 1].
         key: Fixes all randomness.
-        suite: From `attacks.make_audit_suite`; the one of the fast budget unless given.
+        suite: From `attacks.make_audit_suite`; unless given the one of the budget `fast`, or `few_classes` for two or
+            three classes, which takes longer.
         module: The network, if it is a `SequentialNet`: then the gauge is tested, and Eq. 2 if it is piecewise linear.
         features_fn: Features for the unit test of the attack; those of `module` before its last layer, or the
             logits, unless given.
@@ -115,17 +117,22 @@ def audit_network(
         The audit.
 
     Raises:
-        ValueError: A radius that is not in (0, 1], fewer than two points, or none that the network has right.
+        ValueError: A radius that is not in (0, 1], fewer than two points, labels that are not one integer an example,
+            no point that the network has right, or fewer than four classes and a suite with the targeted DLR.
     """
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon={epsilon}: must be above 0 and at most 1, the range of the inputs")
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if len(inputs) < 2:
         raise ValueError(f"{len(inputs)} points: an audit needs at least two")
-    suite = suite or make_audit_suite("fast")
+    check_labels(labels, inputs, what="inputs")
+    num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
+    suite = suite or make_audit_suite("fast" if num_classes >= CLASSES_OF_TARGETED_DLR else "few_classes")
     if stands_fn is None:
+        _check_classes(suite, num_classes)
         stands_fn = partial(_stands, apply_fn, params, inputs, labels, key, suite, batch_size)
-    checks = network_checks(partial(apply_fn, params), jnp.asarray(inputs[:8]))
+    network = partial(apply_fn, params)
+    checks = network_checks(network, jnp.asarray(inputs[:8]), targeted_dlr=uses_targeted_dlr(suite))
     standing: Standing = {task: stands_fn(*task) for task in audit_tasks(suite, epsilon)}
     subject = _subject(apply_fn, params, inputs, labels, standing, epsilon, key, num_examined, batch_size)
     examined = examine(
@@ -137,12 +144,11 @@ def audit_network(
     segments = _walk(subject, module, progress)
     radii = {radius for _, radius in standing if radius > 0}
     certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
-    num_classes = jax.eval_shape(apply_fn, params, inputs[:1]).shape[1]
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
     checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
     checks += [segment_check(segments.norms, segments.radii)] if segments else []
     checks += [certificate_check(standing, certified, epsilon)] if certified else []
-    conclusion = _conclude(epsilon, standing, checks, num_classes)
+    conclusion = _conclude(epsilon, standing, int(examined.broken.sum()), checks, num_classes)
     return Audit(epsilon, standing, checks, conclusion, dict(examined.gradient_norms), segments, certified)
 
 
@@ -163,6 +169,15 @@ def audit_tasks(suite: Suite, epsilon: float) -> list[tuple[str, float]]:
     radii = sorted({epsilon / 4, epsilon / 2, min(2 * epsilon, 1.0), LARGE_RADIUS} - {epsilon})
     at_epsilon = [(name, epsilon) for name in suite if name != "clean"]
     return [("clean", 0.0), *at_epsilon, *[(name, radius) for radius in radii for name in _AT_EVERY_RADIUS]]
+
+
+def _check_classes(suite: Suite, num_classes: int) -> None:
+    """Refuse a suite that would fail on its last attack."""
+    if num_classes < CLASSES_OF_TARGETED_DLR and uses_targeted_dlr(suite):
+        raise ValueError(
+            f"{num_classes} classes, and an attack of the suite raises the targeted DLR, which needs "
+            f"{CLASSES_OF_TARGETED_DLR}: give suite=make_audit_suite('few_classes'), which has the margin in its place"
+        )
 
 
 def _subject(
@@ -236,13 +251,14 @@ def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], 
     return {("certified", radius): subject.measure(step, epsilon=radius) for radius in sorted(radii)}
 
 
-def _conclude(epsilon: float, standing: Standing, checks: list[Check], num_classes: int) -> Conclusion:
-    """Weigh the checks with the accuracies."""
+def _conclude(epsilon: float, standing: Standing, num_broken: int, checks: list[Check], num_classes: int) -> Conclusion:
+    """Weigh the checks with the accuracies; points that fell to an attack of the examination alone have fallen too."""
+    stands = _under_all(standing, epsilon)
     return conclude(
         checks,
         epsilon=epsilon,
         clean=float(standing["clean", 0.0].mean()),
         fgsm=float(standing["fgsm", epsilon].mean()),
-        strongest=float(_under_all(standing, epsilon).mean()),
+        strongest=(int(stands.sum()) - num_broken) / len(stands),
         chance=1 / num_classes,
     )

@@ -41,7 +41,7 @@ _NUM_DOUBLE = 64
 _COSTLY = 25
 """Examples at a time where each needs its whole Jacobian."""
 
-_CLASSES_OF_DLR = 3
+_CLASSES_OF_UNTARGETED_DLR = 3  # it divides by the distance from the highest logit to the third
 
 _LOSS_NAMES = {"ce": "cross-entropy", "margin": "margin", "dlr": "DLR"}
 
@@ -85,10 +85,12 @@ class Examined(NamedTuple):
     Attributes:
         checks: In the order of the report.
         gradient_norms: L1 norms of the input gradient of each loss, `[n]`, by the loss's name.
+        broken: Which examples stand under every attack that had been tried and fall to one of those made here.
     """
 
     checks: list[Check]
     gradient_norms: Mapping[str, np.ndarray]
+    broken: np.ndarray
 
 
 def examine(
@@ -107,9 +109,10 @@ def examine(
         progress: Told what is being measured.
 
     Returns:
-        The checks and the norms.
+        The checks, the norms and the examples that fell.
     """
     norms: dict[str, np.ndarray] = {}
+    broken = np.zeros(len(subject.labels), bool)
     checks: list[Check] = []
     parts = {
         "gradients": partial(_gradients, subject, norms),
@@ -118,20 +121,20 @@ def examine(
         "transformed logits": partial(_invariance, subject),
         "float64": partial(_double_precision, subject),
         "planted examples": partial(_planted, subject, features_fn),
-        "attacks on the penalty": partial(_adaptive, subject),
+        "attacks on the penalty": partial(_adaptive, subject, broken),
         **({"gauge": partial(_gauge, subject)} if has_output_layer else {}),
     }
     for title, part in parts.items():
         progress(title)
         checks += part()
-    return Examined(checks, norms)
+    return Examined(checks, norms, broken)
 
 
 def _gradients(subject: Subject, norms: dict[str, np.ndarray]) -> Iterator[Check]:
     """Look at the gradient of every loss, and keep its norms."""
     num_classes = jax.eval_shape(subject.apply_fn, subject.params, subject.inputs[:1]).shape[1]
     for name, loss_fn in OBJECTIVES.items():
-        if name == "dlr" and num_classes < _CLASSES_OF_DLR:
+        if name == "dlr" and num_classes < _CLASSES_OF_UNTARGETED_DLR:
             continue
         health = subject.measure(make_gradient_step(subject.apply_fn, loss_fn=loss_fn))
         norms[_LOSS_NAMES[name]] = health.l1_norm
@@ -179,14 +182,15 @@ def _planted(subject: Subject, features_fn: FeaturesFn) -> Iterator[Check]:
     yield check_planted(subject.measure_in_ball(step))
 
 
-def _adaptive(subject: Subject) -> Iterator[Check]:
-    """Attack the penalty itself, and each rival."""
+def _adaptive(subject: Subject, broken: np.ndarray) -> Iterator[Check]:
+    """Attack the penalty itself, and each rival, and mark what falls."""
     for attack_fn, name, size in (
         (pgd_from_peak, "PGD from where the Jacobian is largest", min(subject.batch_size, _COSTLY)),
         (pgd_each_rival, "PGD on each rival's margin", subject.batch_size),
     ):
         step = make_eval_step(subject.apply_fn, attack_fn=partial(attack_fn, num_steps=NUM_STEPS))
         stands = subject.measure_in_ball(step, batch_size=size)
+        broken |= subject.stands & ~stands
         yield check_adaptive_attack(subject.stands, stands, attack=name)
 
 

@@ -91,7 +91,8 @@ def write_report(record: BenchRecord) -> str:
     if not drawn_tables(record.content):
         return f"files: {', '.join(map(str, paths))}"
     if not can_draw():
-        return f"files: {', '.join(map(str, paths))} (a picture needs matplotlib: pip install 'jl1[plots]')"
+        how = "pip install '.[plots]' in jl1's checkout"
+        return f"files: {', '.join(map(str, paths))} (a picture needs matplotlib: {how})"
     draw(record.content, record.folder / "bench.png")
     return f"files: {', '.join(map(str, [*paths, record.folder / 'bench.png']))}"
 

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
             pictures = draw_audit(workdir, audited) if have_matplotlib() else {}
             page = write_page(workdir, audited.content, audited.trained.config, pictures)
         if not pictures:
-            reporter.notice("no pictures, since matplotlib is not installed: pip install 'jl1[plots]'")
+            reporter.notice("no pictures: they need matplotlib (pip install '.[plots]' in jl1's checkout)")
     show_audit(console, audited.content, page)
     return 0
 

@@ -1,5 +1,6 @@
 """`jl1 evaluate`: attack the newest checkpoint of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jl1.reporters import open_reporter
 from jl1.terminal import open_console, say
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
+_ALIASES: Mapping[str, str] = {"autoattack": "standard"}
 _POINTS = ("test", "validation")
 
 
@@ -53,12 +55,14 @@ def _define_attacks(values: flags.FlagValues) -> None:
 
 def _options(parsed: flags.FlagValues) -> EvaluationOptions:
     """Check the flags."""
-    check_names("attacks", parsed.attacks, ATTACKS)
+    attacks: list[str] = [_ALIASES.get(name, name) for name in parsed.attacks]
+    check_names("attacks", attacks, ATTACKS)
     check_names("budget", [parsed.budget], BUDGETS)
     check_names("points", [parsed.points], _POINTS)
     if not parsed.epsilons:
         raise UserError("--epsilons: there is no radius in it; give numbers in [0, 1], such as 0.1,0.3")
     values: dict[str, Any] = {name: parsed[name].value for name in EvaluationOptions._fields}
+    values["attacks"] = attacks
     values["epsilons"] = [read_radius("epsilons", text) for text in parsed.epsilons]
     return EvaluationOptions(**values)
 

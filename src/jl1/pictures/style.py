@@ -56,7 +56,7 @@ def require_matplotlib() -> None:
         UserError: matplotlib is not installed.
     """
     if not have_matplotlib():
-        raise UserError("pictures need the package matplotlib: pip install 'jl1[plots]'")
+        raise UserError("pictures need the package matplotlib: pip install '.[plots]' in jl1's checkout")
 
 
 @contextmanager

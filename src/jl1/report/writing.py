@@ -10,7 +10,7 @@ from jl1.report.results import Results, write_rows
 from jl1.text_tables import as_latex
 
 _FILES = ("table.md", "table.tex", "table.csv", "trends.csv", "rows.csv")
-NO_PICTURES = "no pictures: they need matplotlib (pip install 'jl1[plots]')"
+NO_PICTURES = "no pictures: they need matplotlib (pip install '.[plots]' in jl1's checkout)"
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine
 
 

@@ -76,7 +76,9 @@ def _import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise UserError("--engine=ray needs the package ray: pip install 'jl1[ray]', on every node") from error
+        raise UserError(
+            "--engine=ray needs the package ray: pip install '.[ray]' in jl1's checkout, on every node"
+        ) from error
     return ray
 
 
@@ -171,7 +173,7 @@ class RayEngine:
         try:
             found, wanted = self._ray.get(view, timeout=_SECONDS_TO_LOOK), version("jl1")
         except self._ray.exceptions.RayError as error:
-            return f"the node {name} cannot run jl1 ({_in_words(error)}): install jl1[ray] {version('jl1')} on it"
+            return f"the node {name} cannot run jl1 ({_in_words(error)}): install jl1 {version('jl1')} with Ray on it"
         if found.version != wanted:
             return f"the node {name} has jl1 {found.version}, and this machine {wanted}: install the same on both"
         if not found.has_file:

@@ -1,0 +1,101 @@
+"""Labels that would be broadcast, clamped or rounded are refused wherever they come in, without annotations checked."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jl1.attacks.ensemble import Stage, standard_attack
+from jl1.attacks.fgsm import fgsm
+from jl1.audit.auditing import audit_network
+from jl1.certificates import certified_accuracy, certified_margins
+from jl1.evaluation import accuracy, make_eval_step, make_penalty_step, over_batches
+from jl1.labels import check_labels
+from jl1.losses import cross_entropy, cross_entropy_off_label, defended_loss
+from jl1.mean_loss import make_loss
+from jl1.models import SequentialNet
+from jl1.penalties import make_penalty
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "unchecked_shapes")
+
+KEY = jax.random.key(0)
+PARAMS = {"output": {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4)}}
+LINEAR = SequentialNet((), num_classes=4)
+
+
+def apply_fn(params, inputs):
+    return inputs @ params["output"]["kernel"]
+
+
+def batches(step, inputs, labels):
+    return list(over_batches(step, PARAMS, inputs=inputs, labels=labels, batch_size=4))
+
+
+def eagerly(fn, inputs, labels):
+    """Call a function of logits and labels."""
+    return fn(apply_fn(PARAMS, inputs), labels)
+
+
+def named(fn, inputs, labels, **options):
+    return fn(PARAMS, inputs=inputs, labels=labels, **options)
+
+
+TAKE_LABELS = {
+    "cross_entropy": partial(eagerly, cross_entropy),
+    "cross_entropy, jitted": partial(eagerly, jax.jit(cross_entropy)),
+    "cross_entropy_off_label": partial(eagerly, cross_entropy_off_label),
+    "make_loss": partial(make_loss(apply_fn, adversarial=False), PARAMS, lam=1.0),
+    "defended_loss": lambda inputs, labels: defended_loss(
+        partial(apply_fn, PARAMS),
+        inputs,
+        labels=labels,
+        lam=1.0,
+        epsilon=0.1,
+        penalty_fn=None,
+        attack_fn=lambda _, x, **__: x,
+    ),
+    "make_eval_step": partial(make_eval_step(apply_fn), PARAMS),
+    "over_batches": partial(batches, lambda _, inputs, labels: labels),
+    "make_penalty_step": partial(batches, make_penalty_step(make_penalty("jacobian_l1"), apply_fn)),
+    "accuracy": partial(named, partial(accuracy, apply_fn)),
+    "standard_attack": partial(
+        named, partial(standard_attack, apply_fn), epsilon=0.1, key=KEY, budget={"fgsm": Stage(fgsm)}
+    ),
+    "certified_margins": partial(named, partial(certified_margins, LINEAR), epsilon=0.1),
+    "certified_accuracy": partial(named, partial(certified_accuracy, LINEAR), epsilon=0.1),
+    "audit_network": partial(named, partial(audit_network, apply_fn), epsilon=0.1, key=KEY),
+}
+WRONG = {
+    "a column": (
+        jnp.zeros((8, 1), int),
+        r"labels of shape \(8, 1\) with \w+ of shape \(8, \d\): .*give labels\[:, 0\]",
+    ),
+    "one-hot": (jnp.zeros((8, 4), int), r"\(8, 4\).* one-hot, give labels.argmax\(axis=1\)"),
+    "too few": (jnp.zeros(4, int), r"labels of shape \(4,\) with \w+ of shape \(8, \d\): .*of shape \(8,\)(\n|$)"),
+    "too many": (jnp.zeros(9, int), r"labels of shape \(9,\)"),
+    "one for all": (jnp.zeros((), int), r"labels of shape \(\)"),
+    "a row": (jnp.zeros((1, 8), int), r"labels of shape \(1, 8\)"),
+    "not integers": (jnp.zeros(8), r"labels of type float32: .*labels.astype\('int32'\)"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", TAKE_LABELS)
+def test_labels_that_are_not_one_integer_an_example_are_refused(name, kind):
+    labels, message = WRONG[kind]
+    with pytest.raises(ValueError, match=message):
+        TAKE_LABELS[name](jnp.full((8, 3), 0.5), labels)
+
+
+@pytest.mark.parametrize("name", ["standard_attack", "over_batches", "accuracy"])
+def test_labels_in_numpy_too(name):
+    with pytest.raises(ValueError, match=r"labels of shape \(4,\) with inputs of shape \(8, 3\)"):
+        TAKE_LABELS[name](np.full((8, 3), 0.5), np.zeros(4, int))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
+def test_any_integers_are_labels(dtype):
+    check_labels(np.zeros(3, dtype), np.zeros((3, 28, 28, 1)), what="inputs")
+    assert TAKE_LABELS["cross_entropy"](jnp.full((3, 3), 0.5), jnp.zeros(3, dtype)).shape == (3,)
