@@ -9,7 +9,7 @@ import optax
 import pytest
 from networks import NETS, as_tree
 
-from jl1.evaluated import Evaluated, compose, evaluate_once, value_and_pullback
+from jl1.evaluated import Evaluated, Sharing, compose, evaluate_once, value_and_pullback
 from jl1.losses import penalised_loss
 from jl1.penalties import ESTIMATORS, JACOBIAN_PENALTIES, LOSS_GRADIENT_PENALTIES, OUTPUTS, make_penalty
 
@@ -114,6 +114,13 @@ def test_it_is_differentiated_like_the_function_that_it_is():
     assert jax.vmap(network)(jnp.ones((2, 1, 2))).shape == (2, 1, 2)
 
 
+@pytest.mark.parametrize("outputs", ["logits", "centred_logits"])
+def test_a_penalty_of_straight_outputs_has_passes_of_its_own(outputs):
+    # nothing would be saved, and a convolution in patches would keep twice as much
+    assert not isinstance(make_penalty("jacobian_l1_sampled_classes", outputs=outputs), Sharing)
+    assert not isinstance(make_penalty("class_sum_l1", outputs=outputs), Sharing)
+
+
 def test_a_penalty_of_ones_own_takes_it_for_the_network(x64):
     params, inputs, labels = as_tree(NET.params()), jnp.asarray(NET.inputs(2)), jnp.asarray(NET.labels(2))
 
@@ -127,4 +134,5 @@ def test_a_penalty_of_ones_own_takes_it_for_the_network(x64):
         logits_fn = partial(NET.apply_fn, params)
         return penalised_loss(logits_fn, inputs, labels=labels, lam=1.0, penalty_fn=penalty_fn).penalty
 
-    np.testing.assert_allclose(value(own), value(make_penalty("jacobian_l1")), rtol=1e-9)
+    for shared in (own, Sharing(lambda *given, key, **rest: own(*given, **rest))):
+        np.testing.assert_allclose(value(shared), value(make_penalty("jacobian_l1")), rtol=1e-9)

@@ -4,7 +4,8 @@ XLA finds out that the cross-entropy and a penalty run the same forward pass, bu
 different cotangents could be one. Where both terms depend on one value, JAX adds their cotangents up first. That saves
 a fifth to a third of a step with a penalty of one row, wherever the penalised outputs bend (probabilities, the loss),
 and memory too (docs/estimators.md). The rows of a ReLU network's logits do not depend on its values: nothing comes
-back through them, so nothing is saved, and passes on their own leave memory to each other (`unshared`).
+back through them, so nothing is saved, and passes of their own leave memory to each other. So a penalty says whether
+it wants to share (`Sharing`).
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs
+from jl1.array_types import Inputs, Labels, LogitsFn, PenaltyFn, PerExample, PRNGKey
 
 Values = Float[Array, " batch *rest"]
 """Outputs, or one value an example."""
@@ -75,9 +76,21 @@ def compose(outer: Callable[[Values], Values], inner: Callable[[Inputs], Values]
     return Evaluated(lambda inputs: outer(inner.function(inputs)), inner.inputs, values, pullback)
 
 
-def unshared(function: Callable[[Inputs], Values]) -> Callable[[Inputs], Values]:
-    """Return the function alone, for a pass of its own."""
-    return function.function if isinstance(function, Evaluated) else function
+@dataclass(frozen=True)
+class Sharing:
+    """A penalty that takes its derivatives from the pass of the loss beside it, if it is given an `Evaluated` network.
+
+    Attributes:
+        penalty_fn: The penalty, which is called as it is.
+    """
+
+    penalty_fn: PenaltyFn
+
+    def __call__(
+        self, logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey | None = None
+    ) -> PerExample:
+        """Return the penalty of every example."""
+        return self.penalty_fn(logits_fn, inputs, labels=labels, key=key)
 
 
 def value_and_pullback(function: Callable[[Inputs], Values], inputs: Inputs) -> tuple[Values, Pullback]:

@@ -151,7 +151,7 @@ def _sum_over_rows(
     row_fn: Callable[[Inputs], PerExample], batched_fn: BatchedFn, outputs_per_pass: int, inputs: Inputs
 ) -> PerExample:
     """Run one forward pass, and a loop of reverse passes."""
-    outputs, pullback = value_and_pullback(batched_fn, inputs)
+    outputs, pullback = jax.vjp(batched_fn, inputs)
     chex.assert_rank(outputs, 2)
     num_outputs = outputs.shape[1]
 

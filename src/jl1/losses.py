@@ -30,7 +30,7 @@ from jl1.array_types import (
 )
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.twins import split_key, twins_of
-from jl1.evaluated import evaluate_once
+from jl1.evaluated import Sharing, evaluate_once
 from jl1.labels import check_labels
 
 
@@ -139,7 +139,7 @@ def penalised_loss(
         [3.9431, 0.6931, 6.5]
     """
     check_labels(labels, inputs, what="inputs")
-    network = logits_fn if penalty_fn is None else evaluate_once(logits_fn, inputs)
+    network = evaluate_once(logits_fn, inputs) if isinstance(penalty_fn, Sharing) else logits_fn
     logits = network(inputs)
     chex.assert_rank(logits, 2)
     losses = loss_fn(logits, labels)

@@ -30,7 +30,7 @@ from jl1.estimators import (
     jacobian_l21_projected,
     output_change,
 )
-from jl1.evaluated import compose, unshared
+from jl1.evaluated import Sharing, compose
 from jl1.norms import class_sum_l1, jacobian_frobenius, jacobian_l1, loss_gradient_l1, loss_gradient_l2
 
 
@@ -145,13 +145,16 @@ def make_penalty(
             f"{', '.join(known)}; outputs {', '.join(OUTPUTS)}; scales {', '.join(SCALES)}"
         )
     if name in LOSS_GRADIENT_PENALTIES:
-        return partial(_loss_gradient_penalty, LOSS_GRADIENT_PENALTIES[name], loss_fn, scale)
-    if name in ESTIMATORS:
-        return partial(_estimated_penalty, name, num_draws, OUTPUTS[outputs], scale)
-    norm_fn = JACOBIAN_PENALTIES[name]
+        return Sharing(partial(_loss_gradient_penalty, LOSS_GRADIENT_PENALTIES[name], loss_fn, scale))
+    output_fn = OUTPUTS[outputs]
     if name in ROW_PENALTIES:
-        norm_fn = partial(norm_fn, outputs_per_pass=outputs_per_pass, examples_per_pass=examples_per_pass)
-    return partial(_jacobian_penalty, norm_fn, OUTPUTS[outputs], scale)
+        chunks = {"outputs_per_pass": outputs_per_pass, "examples_per_pass": examples_per_pass}
+        return partial(_jacobian_penalty, partial(JACOBIAN_PENALTIES[name], **chunks), output_fn, scale)
+    if name in ESTIMATORS:
+        of_one_row = partial(_estimated_penalty, name, num_draws, output_fn, scale)
+    else:
+        of_one_row = partial(_jacobian_penalty, JACOBIAN_PENALTIES[name], output_fn, scale)
+    return of_one_row if output_fn in _STRAIGHT else Sharing(of_one_row)
 
 
 def make_change_penalty(*, outputs: str = "logits", scale: str = "sum") -> ChangePenaltyFn:
@@ -190,8 +193,7 @@ def _jacobian_penalty(
 ) -> PerExample:
     """Penalise the Jacobian of output_fn(logits)."""
     del labels, key  # the Jacobian does not depend on them
-    network = unshared(logits_fn) if output_fn in _STRAIGHT else logits_fn
-    values = norm_fn(compose(output_fn, network), inputs)
+    values = norm_fn(compose(output_fn, logits_fn), inputs)
     return values / _num_entries(scale, jax.eval_shape(logits_fn, inputs).shape[1], inputs)
 
 
