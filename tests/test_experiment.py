@@ -332,7 +332,7 @@ def test_a_run_is_evaluated_again_with_stronger_attacks_and_rows_are_kept_by_wha
         {"adversarial__epsilon": 0.1, "adversarial__method": "pgd", "adversarial__clean_weight": 0.5},
         {"adversarial__epsilon": 0.1, "adversarial__method": "pgd", "adversarial__labels": "predicted"},
         {"adversarial__epsilon": 0.1, "adversarial__method": "trades", "penalty__name": "class_sum_l1"},
-        {"training__smoothing_form": "off_label", "model__init": "fan_in_normal", "data__split": "random"},
+        {"training__smoothing_form": "off_label", "model__init": "fan_in_normal"},
         {"training__stopping": "successive_difference", "training__stopping_epochs": 1},
     ],
     ids=lambda fields: "+".join(field.partition("__")[2] for field in fields),

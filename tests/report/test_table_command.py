@@ -107,6 +107,14 @@ def test_bad_input_is_said_without_a_traceback(tmp_path, monkeypatch, capsys, ar
     assert said in capsys.readouterr().err
 
 
+def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("# Title\none, two\nthree, four, five, six\n")
+    assert main(["table", f"--rows={tmp_path / 'README.md'}"]) == 2
+    error = capsys.readouterr().err
+    assert "README.md is no rows.csv, as `jl1 table --out=FOLDER` writes it" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_refused(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("in the way")
     assert main(["table", f"--workdir={runs}", f"--out={tmp_path / 'out'}"]) == 2

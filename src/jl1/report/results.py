@@ -84,8 +84,10 @@ def read_rows(file: Path) -> Frame:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"--rows: there is no file {file}") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"--rows: {file} is not a CSV file with a row a figure: {error}") from error
+    except OSError as error:
+        raise UserError(f"--rows: {file} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it") from error
     lacking = sorted(REQUIRED - {*table.columns})
     if lacking:
         raise UserError(
