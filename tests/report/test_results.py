@@ -206,5 +206,5 @@ def test_folders_and_files_that_are_not_there_or_are_something_else_are_refused(
     with pytest.raises(UserError, match="has no column accuracy, attack"):
         read_results([], [tmp_path / "other.csv"])
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(UserError, match="is no rows.csv, as `jl1 table"):
+    with pytest.raises(UserError, match=r"is no rows\.csv, as `jl1 table"):
         read_results([], [tmp_path / "empty.csv"])
