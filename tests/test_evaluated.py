@@ -19,6 +19,12 @@ COMBINATIONS += [(name, "probs") for name in (*LOSS_GRADIENT_PENALTIES, *ESTIMAT
 LOSS = optax.softmax_cross_entropy_with_integer_labels
 
 
+def problem(name, outputs):
+    """Return parameters, inputs, and what a loss with this penalty is called with."""
+    penalty = {"lam": 0.3, "penalty_fn": make_penalty(name, outputs=outputs), "key": jax.random.key(0)}
+    return as_tree(NET.params()), jnp.asarray(NET.inputs(4)), {"labels": jnp.asarray(NET.labels(4)), **penalty}
+
+
 def term_by_term(logits_fn, inputs, *, labels, lam, penalty_fn, key):
     """Compute Eq. 3 as two losses that know nothing of each other."""
     return LOSS(logits_fn(inputs), labels) + lam * penalty_fn(logits_fn, inputs, labels=labels, key=key)
@@ -26,13 +32,7 @@ def term_by_term(logits_fn, inputs, *, labels, lam, penalty_fn, key):
 
 @pytest.mark.parametrize(("name", "outputs"), sorted(set(COMBINATIONS)))
 def test_a_loss_and_its_gradient_are_those_of_separate_terms(name, outputs, x64):
-    params, inputs, labels = as_tree(NET.params()), jnp.asarray(NET.inputs(4)), jnp.asarray(NET.labels(4))
-    options = {
-        "labels": labels,
-        "lam": 0.3,
-        "penalty_fn": make_penalty(name, outputs=outputs),
-        "key": jax.random.key(0),
-    }
+    params, inputs, options = problem(name, outputs)
 
     def together(params):
         return jnp.sum(penalised_loss(partial(NET.apply_fn, params), inputs, loss_fn=LOSS, **options).total)
@@ -53,13 +53,7 @@ def test_a_loss_and_its_gradient_are_those_of_separate_terms(name, outputs, x64)
     ],
 )
 def test_where_the_outputs_bend_a_backward_pass_is_saved(name, outputs):
-    params, inputs, labels = as_tree(NET.params()), jnp.asarray(NET.inputs(4)), jnp.asarray(NET.labels(4))
-    options = {
-        "labels": labels,
-        "lam": 0.3,
-        "penalty_fn": make_penalty(name, outputs=outputs),
-        "key": jax.random.key(0),
-    }
+    params, inputs, options = problem(name, outputs)
 
     def cost_of(loss_fn):
         def mean_loss(params):
@@ -67,7 +61,7 @@ def test_where_the_outputs_bend_a_backward_pass_is_saved(name, outputs):
 
         return flops(jax.grad(mean_loss), params)
 
-    plain = flops(jax.grad(lambda params: jnp.mean(LOSS(NET.apply_fn(params, inputs), labels))), params)
+    plain = flops(jax.grad(lambda params: jnp.mean(LOSS(NET.apply_fn(params, inputs), options["labels"]))), params)
     together = cost_of(lambda *given, **more: penalised_loss(*given, **more, loss_fn=LOSS).total)
     assert together < cost_of(term_by_term) - plain / 3  # a third of a plain step is its backward pass to the inputs
 
