@@ -238,6 +238,38 @@ def test_a_broken_order_is_said_with_its_figures():
     assert line.startswith("at epsilon 0.3 pgd leaves 50.00%, more than the 40.00% of fgsm")
 
 
+def test_l2_is_another_measurement_beside_linf_and_stays_in_its_balls(evaluated, monkeypatch, tmp_path):
+    workdir, before = evaluated
+    workdir = shutil.copytree(workdir, tmp_path / "run")
+    lengths = []
+
+    def measured(apply_fn, params, **options):
+        result = standard_attack(apply_fn, params, **options)
+        lengths.append(np.sqrt(np.sum((result.inputs - options["inputs"]) ** 2, axis=(1, 2, 3))).max())
+        return result
+
+    monkeypatch.setattr(battery, "standard_attack", measured)
+    names = ("clean", "noise", "fgsm", "pgd", "fab", "square", "standard")
+    options = EvaluationOptions((0.5, 2.0), attacks=names, pgd_steps=5, batch_size=40, max_points=40, norm="l2")
+    reporter = Notices()
+    rows = evaluate_run(workdir, options=options, reporter=reporter)
+    assert max(lengths) <= 2 * (1 + 1e-6)
+    assert (
+        sorted(lengths)[-1] > 1.9
+    )  # a ball of L-infinity at 2 would be the whole cube, one at 0.5 is 28 times as wide
+    kept = records.read_evaluation(workdir)
+    assert kept == before + rows
+    assert [row["norm"] for row in rows] == ["linf"] + ["l2"] * (len(rows) - 1)  # `clean` is in both
+    accuracies = {(row["attack"], row["epsilon"]): row["accuracy"] for row in rows}
+    assert accuracies["standard", 2.0] <= accuracies["standard", 0.5] <= accuracies["clean", 0.0]
+    assert accuracies["pgd", 2.0] <= accuracies["fgsm", 2.0] < accuracies["noise", 2.0]
+    assert accuracies["worst_case", 2.0] == min(accuracies.values())
+    assert "L2 fgsm 0.5 (4 of 13)" in {what for what, *_ in reporter.reports}
+    assert (workdir / "evaluation" / "standard-fast-l2-test40-2.0.npz").is_file()
+    assert evaluate_run(workdir, options=options) == rows
+    assert records.read_evaluation(workdir) == kept
+
+
 def test_a_run_without_a_checkpoint_is_refused(trained, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()

@@ -13,14 +13,15 @@ def attack_name(row: Mapping[str, Any]) -> str:
     Example:
         >>> attack_name({"attack": "pgd", "num_steps": 100, "num_restarts": 10})
         'pgd-100 x 10'
-        >>> attack_name({"attack": "standard", "budget": "full"})
-        'standard (full)'
+        >>> attack_name({"attack": "standard", "budget": "full", "norm": "l2"})
+        'L2 standard (full)'
     """
+    norm = "L2 " if row.get("norm") == "l2" else ""
     if "budget" in row:
-        return f"{row['attack']} ({row['budget']})"
+        return f"{norm}{row['attack']} ({row['budget']})"
     size = next((f"-{row[name]}" for name in ("num_steps", "num_queries", "num_draws") if name in row), "")
     times = max(row.get("num_restarts", 1), row.get("num_targets", 1))
-    return f"{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}"
+    return f"{norm}{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}"
 
 
 def full_attack_name(row: Mapping[str, Any]) -> str:

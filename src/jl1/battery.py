@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jl1 import records
-from jl1.array_types import PRNGKey
+from jl1.array_types import NormName, PRNGKey
 from jl1.attacks.ensemble import ProgressFn, Stage, standard_attack
+from jl1.attacks.norms import find_norm
 from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
@@ -30,7 +32,7 @@ FOLDER = "evaluation"
 """Of the verdicts, in the folder of a run."""
 
 _PIECES = "pieces"
-_TOLERANCE = 1e-6  # of the radius, for rounding
+_TOLERANCE = 1e-6  # for rounding, of a radius up to 1; of larger ones so many times as much
 
 
 class Battery:
@@ -49,6 +51,7 @@ class Battery:
         trained: Trained,
         suite: Suite,
         *,
+        norm: NormName = "linf",
         points_name: str = "test",
         max_points: int | None = None,
         batch_size: int = 500,
@@ -62,6 +65,7 @@ class Battery:
             workdir: Folder of the run.
             trained: Its network.
             suite: Attacks by name.
+            norm: Of the balls, "linf" or "l2".
             points_name: `test` or `validation`.
             max_points: So many points from the beginning; None for all.
             batch_size: Examples at a time, at least 1, and the unit that an interrupted evaluation goes on with.
@@ -73,6 +77,7 @@ class Battery:
             UserError: The folder cannot be written.
         """
         self._folder, self._trained, self._suite = workdir / FOLDER / _PIECES, trained, suite
+        self._norm: NormName = norm
         self._reporter = reporter or Reporter()
         split = trained.data.validation if points_name == "validation" else trained.data.test
         self.points_name, self.num_points = points_name, len(split.labels)
@@ -86,6 +91,7 @@ class Battery:
             "checkpoint": self.checkpoint,
             "model": trained.config.model.to_dict(),
             "batch_sizes": self._batch_sizes,
+            "norm": norm,
             "code": content_key(sorted(Path(__file__).parent.rglob("*.py"))),
             "versions": {name: text for name, text in records.versions().items() if name != "git_commit"},
             "device": [self._devices.platform, self._devices.kind],
@@ -98,7 +104,7 @@ class Battery:
 
         Args:
             name: Of an attack of the suite.
-            epsilon: L-infinity radius.
+            epsilon: Radius in the units of the inputs.
             title: What the reporter is told of it.
 
         Returns:
@@ -126,7 +132,8 @@ class Battery:
             "points": digest_of_arrays(points),
         }
         digest = digest_of(decided_by)
-        path = self._folder / f"{file_stem(name, settings_of(stages))}-{self.points_name}{start}-{epsilon!r}.npz"
+        stem = file_stem(name, settings_of(stages), self._norm)
+        path = self._folder / f"{stem}-{self.points_name}{start}-{epsilon!r}.npz"
         verdicts = read_verdicts(path, digest=digest, notice=self._reporter.notice)
         if verdicts is None:
             self._num_new += 1
@@ -145,14 +152,19 @@ class Battery:
             epsilon=epsilon,
             key=key,
             budget=self._suite[name],
+            norm=self._norm,
             batch_sizes=self._batch_sizes,
             progress=progress,
             share_rows=self._devices.share_rows,
         )
-        farthest = np.max(np.abs(attacked.inputs - points.inputs))
+        moves = jnp.asarray(attacked.inputs - points.inputs)
+        farthest = float(np.max(find_norm(self._norm).length(moves)))
         outside = np.max(np.abs(attacked.inputs - np.clip(attacked.inputs, 0, 1)))
-        if not (farthest <= epsilon + _TOLERANCE and outside <= _TOLERANCE):  # not a number is outside too
-            raise RuntimeError(f"{name} moved a point by {farthest} (epsilon {epsilon}), {outside} out of [0, 1]")
+        is_inside = farthest <= epsilon + _TOLERANCE * max(epsilon, 1) and outside <= _TOLERANCE
+        if not is_inside:  # not a number is outside too
+            raise RuntimeError(
+                f"{name} moved a point by {farthest} in {self._norm} (epsilon {epsilon}), {outside} out of [0, 1]"
+            )
         return Verdicts(attacked.stands, attacked.broken_by.astype(str))
 
     def _progress(self, title: str, start: int, size: int, stages: list[str]) -> ProgressFn:
@@ -166,9 +178,10 @@ class Battery:
         return progress
 
 
-def file_stem(name: str, settings: Mapping[str, Any]) -> str:
-    """Return a name for the files of an attack of this strength, such as `pgd-100-1`."""
-    return "-".join([name, *(str(value) for key, value in settings.items() if key != "loss_fn")])
+def file_stem(name: str, settings: Mapping[str, Any], norm: NormName = "linf") -> str:
+    """Return a name for the files of an attack of this strength, such as `pgd-100-1` or `pgd-100-1-l2`."""
+    strength_of = [str(value) for key, value in settings.items() if key != "loss_fn"]
+    return "-".join([name, *strength_of, *([norm] if norm != "linf" else [])])
 
 
 def digest_of(decided_by: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """How the flags of a subcommand are read and checked; jl1 defines none in the process's own flag table."""
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Sequence
 
 from absl import flags
@@ -90,6 +91,17 @@ def read_radius(flag: str, text: str) -> float:
     if not 0 <= value <= 1:
         hint = f"; did you mean {value:g}/255?" if 1 < value <= 255 else ""
         raise UserError(f"--{flag}: {text!r} is not a number in [0, 1], the range of the inputs{hint}")
+    return value
+
+
+def read_length(flag: str, text: str) -> float:
+    """Read one L2 radius, a number or a fraction, or refuse it."""
+    try:
+        value = read_number(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UserError(f"--{flag}: {text!r} is not an L2 radius: a number of at least 0, in the units of the inputs")
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jl1 import records
+from jl1.array_types import NormName
 from jl1.attacks.suite import ATTACKS, make_suite, settings_of
 from jl1.battery import FOLDER, Battery, digest_of, file_stem
 from jl1.devices import Devices
@@ -25,7 +26,7 @@ class EvaluationOptions(NamedTuple):
     """What is attacked, by what, how hard.
 
     Attributes:
-        epsilons: L-infinity radii, each in [0, 1].
+        epsilons: Radii in the units of the inputs; in L-infinity each in [0, 1].
         attacks: Names in `attacks.suite.ATTACKS`.
         budget: Strength of `standard` and its parts, a name in `attacks.ensemble.BUDGETS`.
         pgd_steps: Steps of a PGD restart.
@@ -33,6 +34,7 @@ class EvaluationOptions(NamedTuple):
         batch_size: Examples at a time, and the unit that an interrupted evaluation goes on with.
         points: `test` or `validation`.
         max_points: So many points from the beginning; None for all.
+        norm: Of the balls that the attacks stay in, "linf" or "l2".
     """
 
     epsilons: Sequence[float]
@@ -43,6 +45,7 @@ class EvaluationOptions(NamedTuple):
     batch_size: int = 500
     points: str = "test"
     max_points: int | None = None
+    norm: NormName = "linf"
 
 
 def evaluate_run(
@@ -92,6 +95,7 @@ class _Evaluation:
             workdir,
             trained,
             self._suite,
+            norm=options.norm,
             points_name=options.points,
             max_points=options.max_points,
             batch_size=options.batch_size,
@@ -104,7 +108,8 @@ class _Evaluation:
         tasks = self.tasks()
         rows, found = [], {}
         for number, (name, epsilon) in enumerate(tasks, start=1):
-            title = f"{name if name == 'clean' else f'{name} {epsilon:g}'} ({number} of {len(tasks)})"
+            attack = "clean" if name == "clean" else f"{'L2 ' * (self._options.norm == 'l2')}{name} {epsilon:g}"
+            title = f"{attack} ({number} of {len(tasks)})"
             found[name, epsilon] = self.battery.attack(name, epsilon, title)
             rows.append(self.record(name, epsilon, found[name, epsilon]))
         for epsilon in dict.fromkeys(epsilon for name, epsilon in tasks if name != "clean"):
@@ -123,12 +128,14 @@ class _Evaluation:
         """Write the verdicts on all points, and the row of evaluation.json."""
         num_right, num_examples = int(verdicts.stands.sum()), len(verdicts.stands)
         settings = {"attacks": {each: self._settings(each) for each in members}} if members else self._settings(name)
-        stem = f"{name}-{digest_of(settings)[:8]}" if members else file_stem(name, settings)
+        norm = "linf" if name == "clean" else self._options.norm
+        stem = file_stem(f"{name}-{digest_of(settings)[:8]}" if members else name, {} if members else settings, norm)
         path = Path(FOLDER) / f"{stem}-{self._options.points}{num_examples}-{epsilon!r}.npz"
         breakers, counts = np.unique(verdicts.broken_by[~verdicts.stands], return_counts=True)
         row = {
             "attack": name,
             "epsilon": epsilon,
+            "norm": norm,
             "labels": "true",
             "accuracy": num_right / num_examples,
             "interval": list(accuracy_interval(num_right, num_examples)),
@@ -154,4 +161,4 @@ class _Evaluation:
 def _identity(row: Row) -> dict[str, Any]:
     """Return what tells one accuracy from another."""
     figures = ("accuracy", "interval", "broken_by", "num_points", "epoch", "checkpoint", "verdicts")
-    return {"points": "test"} | {key: value for key, value in row.items() if key not in figures}
+    return {"points": "test", "norm": "linf"} | {key: value for key, value in row.items() if key not in figures}

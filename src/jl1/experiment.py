@@ -135,7 +135,8 @@ def _attack(config: Config, workdir: Path, training: Trainer, reporter: Reporter
     settings = config.evaluation
     if not settings.attacks:
         return
-    options = EvaluationOptions(**{name: settings[name] for name in EvaluationOptions._fields})
+    fields = [name for name in EvaluationOptions._fields if name != "norm"]  # the config's radii are L-infinity
+    options = EvaluationOptions(**{name: settings[name] for name in fields})
     with training.stopwatch.section("evaluate"):
         evaluate_run(workdir, options=options, reporter=reporter, devices=devices)
 

@@ -26,6 +26,7 @@ from jl1.array_types import Inputs, Labels, Outputs, Params
 from jl1.intervals import SLOPES, Interval, affine, times
 from jl1.models import Dense, SequentialNet, convolution_form, make_apply_fn
 from jl1.passes import Network, bind
+from jl1.per_example import spread_channels
 
 
 def margin_bounds(
@@ -64,7 +65,7 @@ def _forward(module: SequentialNet, net: Network, box: Interval) -> tuple[list[I
     slopes = []
     for op, kernel, bias in zip(net.ops[:-1], net.kernels[:-1], net.biases[:-1], strict=True):
         entering = affine(op.push, kernel, box)
-        shift = bias.reshape(*[1] * (entering.low.ndim - 1), -1)
+        shift = spread_channels(bias, entering.low)
         entering = Interval(entering.low + shift, entering.high + shift)
         slopes.append(SLOPES[module.activation](entering))
         box = Interval(module.activation(entering.low), module.activation(entering.high))

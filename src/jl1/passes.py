@@ -37,6 +37,7 @@ from jl1.heads import HeadFn, LogitsJacobian, penalty_and_slopes
 from jl1.kinks import Kink
 from jl1.linear_ops import LinearOps, Rows, make_linear_ops
 from jl1.models import Layer
+from jl1.per_example import spread, spread_channels
 from jl1.precision import with_precision
 
 
@@ -111,7 +112,7 @@ def loss_and_gradient_at(
     by_jacobian = by_jacobian[int(differences) :]
     ascent = weights[:, None] * loss_slope(loss_fn, there.logits, labels) + through_head
     tangents = net.ops[0].at_inputs(
-        lambda by_rows, a: by_rows + _per_example(a, inputs) * inputs,
+        lambda by_rows, a: by_rows + spread(a, inputs) * inputs,
         by_jacobian.reshape(-1, *inputs.shape),
         _on_rows(ascent, there),
     )
@@ -137,7 +138,7 @@ def _rows_down(net: Network, inputs: Inputs, *, kink: Kink, differences: bool) -
     values, slopes = inputs, []
     for op, kernel, bias in zip(ops[:-1], kernels[:-1], biases[:-1], strict=True):
         pushed = op.push(kernel, values[None])[0]
-        before = pushed + _per_channel(bias, pushed)
+        before = pushed + spread_channels(bias, pushed)
         slopes.append(kink.slopes(before))
         values = before * slopes[-1]
     logits = ops[-1].push(kernels[-1], values[None])[0] + biases[-1][None]
@@ -162,7 +163,7 @@ def _tangents_up(net: Network, there: Pass, ascent: Logits, tangents: Rows) -> t
         by_biases.append(jnp.sum(by_pixel.reshape(-1, bias.size), axis=0))
 
         def through_activation(pushed: Array, a: PerExample, slopes: Array = slopes, bias: Array = bias) -> Array:
-            return slopes * (pushed + _per_example(a, pushed) * _per_channel(bias, pushed))
+            return slopes * (pushed + spread(a, pushed) * spread_channels(bias, pushed))
 
         tangents = next_op.at_inputs(through_activation, op.push(kernel, tangents), on_rows)
     summed = jnp.sum(tangents, axis=1, keepdims=True)
@@ -179,13 +180,3 @@ def loss_slope(loss_fn: ExampleLossFn, logits: Logits, labels: Labels) -> Logits
 def _weighted_sum(weights: PerExample, values: PerExample) -> Array:
     """Sum what counts: elsewhere a value may be no number."""
     return jnp.dot(weights, jnp.where(weights > 0, values, 0), precision=jax.lax.Precision.HIGHEST)
-
-
-def _per_example(values: PerExample, rows: Array) -> Array:
-    """Lay one number an example along the first axis."""
-    return values.reshape(-1, *[1] * (rows.ndim - 1))
-
-
-def _per_channel(values: Array, rows: Array) -> Array:
-    """Lay one number a channel along the last axis."""
-    return values.reshape(*[1] * (rows.ndim - 1), -1)

@@ -30,6 +30,7 @@ from jl1.array_types import Inputs, Labels, Logits, Mask, Outputs, Params, PerEx
 from jl1.jacobian import entrywise_l1
 from jl1.kinks import KINKS
 from jl1.models import SequentialNet
+from jl1.per_example import spread
 
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""
@@ -170,7 +171,7 @@ def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pat
 
 def _next_piece(net_fn: _NetFn, weights: _OutputWeights, starts: Inputs, direction: Inputs, walk: _Walk) -> _Walk:
     """Measure the piece in which every example stands and move to its end; who has arrived stays, in no length."""
-    points = starts + _per_example(walk.position, starts) * direction
+    points = starts + spread(walk.position, starts) * direction
     (_, entering), (slopes, speeds) = jax.jvp(partial(net_fn, pattern=walk.pattern), (points,), (direction,))
     arrivals = [_arrivals(*layer) for layer in zip(walk.pattern, entering, speeds, strict=True)]
     first = (jnp.min(layer.reshape(len(layer), -1), axis=1) for layer in arrivals)
@@ -181,7 +182,7 @@ def _next_piece(net_fn: _NetFn, weights: _OutputWeights, starts: Inputs, directi
     return _Walk(
         position=jnp.where(step > length, jnp.ones_like(step), walk.position + length),
         pattern=tuple(
-            is_on ^ (times <= _per_example(length, times)) for is_on, times in zip(walk.pattern, arrivals, strict=True)
+            is_on ^ (times <= spread(length, times)) for is_on, times in zip(walk.pattern, arrivals, strict=True)
         ),
         supremum=jnp.maximum(walk.supremum, jnp.where(counts[:, None], norms, 0)),
         integral=walk.integral + length[:, None] * _outputs(weights, slopes),
@@ -212,8 +213,3 @@ def _output_weights(num_classes: int, labels: Labels | None, inputs: Inputs) -> 
 def _outputs(weights: _OutputWeights, logits: Logits) -> Outputs:
     """Apply the linear functions to the logits."""
     return jnp.einsum("obc,bc->bo", weights, logits)
-
-
-def _per_example(values: PerExample, like: Array) -> Array:
-    """Lay one number an example along the first axis."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -6,6 +6,8 @@ import pytest
 from synthetic import accuracy_row, evaluated_row, result_like, write_run, write_seeds
 
 from jl1.report.cells import make_cells
+from jl1.report.choices import choose_for_cost, choose_for_lambda
+from jl1.report.names import measures_of
 from jl1.report.notes import absent_from_paper, legend, source_lines
 from jl1.report.paper_numbers import paper_numbers
 from jl1.report.results import read_results
@@ -160,3 +162,20 @@ def test_what_the_paper_has_and_no_run_is_named(ladder):
     assert "C lambda 50" not in line
     (line,) = absent_from_paper(cells.cells, "table4")
     assert line.startswith("no run for 6 of 6 networks of table4: C lambda 0 at 0.3")
+
+
+def test_l2_has_lines_of_its_own_and_no_picture(real_result, tmp_path):
+    for lam in (0.0, 50.0):
+        made = result_like(real_result, lam=lam, accuracies=((("clean", 0.0), 0.98), (("pgd", 0.3), 0.5)))
+        rows = [
+            evaluated_row("pgd", 0.3, accuracy, epoch=made["num_epochs"], norm=norm)
+            for norm, accuracy in (("l2", 0.4), ("linf", 0.3))
+        ]
+        write_run(tmp_path / f"lam{lam:g}", made, evaluation=rows)
+    cells = make_cells(read_results([tmp_path]).rows, paper_numbers()).cells
+    names = [name for name, _ in measures_of(cells)]
+    assert names == ["clean", "pgd at 0.3", "pgd at 0.3 (standing)", "L2 pgd at 0.3 (standing)"]
+    assert {choice.name for choice in (*choose_for_lambda(cells), *choose_for_cost(cells))} == {
+        "clean",
+        "pgd at 0.3 (standing)",
+    }

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Mask, PerExample, Scalar
-from jl1.attacks.norms import Norm, choose, spread
+from jl1.attacks.norms import Norm
+from jl1.per_example import choose, spread
 
 _MOMENTUM = 0.75  # alpha of Algorithm 1: the weight of the new step against the last one
 _RISES = 0.75  # rho: below this share of rising steps the step size halves

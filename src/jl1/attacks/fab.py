@@ -18,7 +18,8 @@ from jl1.array_types import Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import choose, find_norm, random_border_point
+from jl1.attacks.norms import find_norm, random_border_point
+from jl1.per_example import choose
 
 
 def fab(

@@ -14,9 +14,10 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, Mask, PerExample, Scalar
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import Norm, choose, spread
+from jl1.attacks.norms import Norm
 from jl1.attacks.objectives import margin, targeted_margin
 from jl1.attacks.planes import step_to_plane
+from jl1.per_example import choose, spread
 
 _OVERSHOOT = 1.05  # eta: how far a step goes past the plane
 _BACKWARD = 0.9  # beta: the share of its perturbation that a misclassified point keeps

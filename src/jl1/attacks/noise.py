@@ -7,7 +7,8 @@ from jaxtyping import Array, Int
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import choose, find_norm
+from jl1.attacks.norms import find_norm
+from jl1.per_example import choose
 from jl1.shares import draw_rows
 
 

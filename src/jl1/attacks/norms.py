@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs, Mask, PerExample, PRNGKey, Scalar
+from jl1.array_types import Inputs, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, known, project
+from jl1.per_example import spread
 from jl1.shares import draw_rows
 
 _TINY = 1e-12
@@ -44,16 +45,6 @@ def find_norm(name: str) -> Norm:
     if name not in NORMS:
         raise ValueError(f"unknown norm {name!r}; known are {', '.join(NORMS)}")
     return NORMS[name]
-
-
-def spread(values: PerExample | Mask, points: Inputs) -> Array:
-    """Give one value an example the rank of the points, so that it multiplies or selects whole examples."""
-    return values.reshape(-1, *[1] * (points.ndim - 1))
-
-
-def choose(mask: Mask, points: Inputs, otherwise: Inputs) -> Inputs:
-    """Take whole examples from one batch where the mask is true and from the other elsewhere."""
-    return jnp.where(spread(mask, points), points, otherwise)
 
 
 def random_start(key: PRNGKey, inputs: Inputs, *, norm: Norm, epsilon: Scalar, lower: float, upper: float) -> Inputs:

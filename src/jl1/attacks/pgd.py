@@ -14,8 +14,9 @@ import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import choose, find_norm, random_start
+from jl1.attacks.norms import find_norm, random_start
 from jl1.attacks.objectives import judge, look
+from jl1.per_example import choose
 
 
 class _Best(NamedTuple):

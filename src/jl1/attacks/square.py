@@ -14,9 +14,10 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import choose, find_norm
+from jl1.attacks.norms import find_norm
 from jl1.attacks.objectives import judge, margin
 from jl1.attacks.square_patches import PATCHES, Images, image_shape
+from jl1.per_example import choose
 
 
 class _State(NamedTuple):

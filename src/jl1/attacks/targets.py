@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, Mask, NormAttackFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import choose
+from jl1.per_example import choose
 
 
 @runtime_checkable

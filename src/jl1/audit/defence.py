@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PenaltyFn, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, project, typed_as
-from jl1.attacks.norms import LINF, choose, random_start
+from jl1.attacks.norms import LINF, random_start
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.targets import over_targets
 from jl1.models import centre_output_layer
 from jl1.penalties import centred_logits, make_penalty
+from jl1.per_example import choose
 
 
 def penalty_peak(

@@ -25,8 +25,9 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import LINF, random_start, spread
+from jl1.attacks.norms import LINF, random_start
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2
+from jl1.per_example import spread
 
 
 class GradientHealth(NamedTuple):

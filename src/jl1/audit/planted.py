@@ -27,8 +27,8 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import AttackFn, Inputs, Labels, Logits, LogitsFn, Mask, Params, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import project
-from jl1.attacks.norms import choose, spread
 from jl1.models import OUTPUT_LAYER, SequentialNet
+from jl1.per_example import choose, spread
 
 Features = Float[Array, " batch features"]
 

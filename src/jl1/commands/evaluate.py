@@ -7,8 +7,17 @@ from typing import Any
 from absl import flags
 
 from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.norms import NORMS
 from jl1.attacks.suite import ATTACKS
-from jl1.cli_flags import check_names, define_data_dir, define_processes, define_workdir, parse, read_radius
+from jl1.cli_flags import (
+    check_names,
+    define_data_dir,
+    define_processes,
+    define_workdir,
+    parse,
+    read_length,
+    read_radius,
+)
 from jl1.devices import Devices
 from jl1.display import show_evaluation
 from jl1.errors import UserError
@@ -47,7 +56,10 @@ def _define_attacks(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "max_points", None, "only so many points, from the first; all if not given", 1, flag_values=values
     )
-    flags.DEFINE_list("epsilons", ["0.1", "0.2", "0.3"], "L-infinity radii in [0, 1], 8/255 too", flag_values=values)
+    flags.DEFINE_list(
+        "epsilons", ["0.1", "0.2", "0.3"], "radii, 8/255 too; in L-infinity in [0, 1]", flag_values=values
+    )
+    flags.DEFINE_string("norm", "linf", f"of the balls: {', '.join(NORMS)}", flag_values=values)
     flags.DEFINE_integer("pgd_steps", 100, "steps of a PGD restart", 1, flag_values=values)
     flags.DEFINE_integer("pgd_restarts", 1, "random restarts of PGD", 1, flag_values=values)
     flags.DEFINE_integer("batch_size", 500, "examples at a time", 1, flag_values=values)
@@ -59,11 +71,15 @@ def _options(parsed: flags.FlagValues) -> EvaluationOptions:
     check_names("attacks", attacks, ATTACKS)
     check_names("budget", [parsed.budget], BUDGETS)
     check_names("points", [parsed.points], _POINTS)
+    check_names("norm", [parsed.norm], NORMS)
     if not parsed.epsilons:
         raise UserError("--epsilons: there is no radius in it; give numbers in [0, 1], such as 0.1,0.3")
+    if parsed.norm == "l2" and not parsed["epsilons"].present:
+        raise UserError("--norm=l2 needs --epsilons=R,...: L2 lengths in the units of the inputs, such as 0.5,1,2")
     values: dict[str, Any] = {name: parsed[name].value for name in EvaluationOptions._fields}
     values["attacks"] = attacks
-    values["epsilons"] = [read_radius("epsilons", text) for text in parsed.epsilons]
+    read = read_length if parsed.norm == "l2" else read_radius
+    values["epsilons"] = [read("epsilons", text) for text in parsed.epsilons]
     return EvaluationOptions(**values)
 
 

@@ -18,7 +18,7 @@ GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs",
 PENALTY_COLUMNS = ("penalty", "outputs", "scale", "lam")
 """What is compared within a group."""
 
-MEASURE_COLUMNS = ("at_epoch", "epsilon", "attack", "strength", "labels", "points", "rule", "num_examples")
+MEASURE_COLUMNS = ("at_epoch", "epsilon", "norm", "attack", "strength", "labels", "points", "rule", "num_examples")
 """What tells one measured quantity of a network from another; `at_epoch` 0 is the end of the training."""
 
 TRUE_LABELS = "true"
@@ -145,7 +145,8 @@ def _beside_paper(cells: Frame, paper: Frame) -> Frame:
         (cells["dataset"] == "mnist")
         & (cells["points"] == "test")
         & (cells["num_examples"] == NUM_EXAMPLES)
-        & (cells["labels"] == "true")
+        & (cells["norm"] == "linf")
+        & (cells["labels"] == TRUE_LABELS)
         & (cells["rule"] == "attacked")
         & (cells["warmup_epochs"] == 0)
     )

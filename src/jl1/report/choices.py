@@ -1,9 +1,9 @@
-"""Which of the measured accuracies a picture shows: clean, FGSM, and the strongest attack at a radius."""
+"""Which of the measured accuracies a picture shows: clean, FGSM, and the strongest attack at a radius; no L2."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jl1.report.cells import MEASURE_COLUMNS, PENALTY_COLUMNS
+from jl1.report.cells import MEASURE_COLUMNS, PENALTY_COLUMNS, TRUE_LABELS
 from jl1.report.frames import Frame, first_row
 from jl1.report.names import attack_rank, has_several_points, measure_name
 
@@ -37,10 +37,11 @@ def choose_for_lambda(cells: Frame) -> list[Choice]:
     Returns:
         Up to four, none twice.
     """
+    cells = _in_linf(cells)
     epsilons = _epsilons(cells)
     preferred = [radius for radius in (cells["train_epsilon"].iloc[0], _PAPER_EPSILON) if radius in epsilons]
     radius = (preferred or epsilons[-1:] or [0.0])[0]
-    fgsm = cells[(cells["attack"] == "fgsm") & (cells["labels"] == "true") & (cells["epsilon"] == radius)]
+    fgsm = cells[(cells["attack"] == "fgsm") & (cells["labels"] == TRUE_LABELS) & (cells["epsilon"] == radius)]
     choices = [
         _best_covered(cells[cells["attack"] == "clean"], "clean"),
         _best_covered(fgsm, "fgsm"),
@@ -57,6 +58,7 @@ def choose_for_cost(cells: Frame, num_epsilons: int = 3) -> list[Choice]:
         cells: Of one data set.
         num_epsilons: At most so many, the smallest of those that most networks were attacked at.
     """
+    cells = _in_linf(cells)
     choices = [
         _best_covered(cells[cells["attack"] == "clean"], "clean"),
         *(strongest(cells, epsilon) for epsilon in sorted(_widest_epsilons(cells)[:num_epsilons])),
@@ -79,6 +81,11 @@ def strongest(cells: Frame, epsilon: float) -> Choice | None:
     widest = [part for part in parts if _coverage(part) == most]
     part = min(widest, key=lambda part: (part["mean"].mean(), -attack_rank(part["attack"].iloc[0])))
     return _choice(part, "strongest", cells)
+
+
+def _in_linf(cells: Frame) -> Frame:
+    """Leave the attacks in other norms out: the radii of two norms cannot share a scale."""
+    return cells[cells["norm"] == "linf"]
 
 
 def _attacked(cells: Frame) -> Frame:

@@ -11,7 +11,7 @@ FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 FINAL, ON_THE_WAY = "final", "on the way"
 """`when` of a row: measured on the weights that the run ended with, or on earlier ones."""
 
-FIGURE_COLUMNS = ("epoch", "when", "attack", "strength", "epsilon", "labels", "points", "rule", "num_examples")
+FIGURE_COLUMNS = ("epoch", "when", "attack", "strength", "epsilon", "norm", "labels", "points", "rule", "num_examples")
 _RUN_COLUMNS = ("train_seconds", "l1_norm_logits", "l1_norm_probs", "gradient_form", "jax", "commit", "machine")
 COLUMNS = (
     *SETTING_COLUMNS,
@@ -37,7 +37,7 @@ REQUIRED = {"dataset", "model", "lam", "seed", "attack", "epsilon", "accuracy", 
 WHOLE = ("warmup_epochs", "num_epochs", "epoch", "num_examples")
 """Columns of whole numbers."""
 
-_DEFAULTS = {"status": FINISHED, "when": FINAL, "labels": "true", "points": "test", "rule": "attacked"}
+_DEFAULTS = {"status": FINISHED, "when": FINAL, "norm": "linf", "labels": "true", "points": "test", "rule": "attacked"}
 _ZERO = ("lam", "train_epsilon", "warmup_epochs", "epsilon", "num_examples")  # part of what is grouped by
 
 

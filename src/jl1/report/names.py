@@ -50,7 +50,7 @@ def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> st
         with_points: Say how many points of which kind it is on.
 
     Example:
-        >>> values = (0, 0.1, "pgd", "pgd-20", "true", "test", "standing", 1000)
+        >>> values = (0, 0.1, "linf", "pgd", "pgd-20", "true", "test", "standing", 1000)
         >>> measure_name(dict(zip(MEASURE_COLUMNS, values, strict=True)), with_points=True)
         'pgd-20 at 0.1 (standing) on 1,000 test points'
     """
@@ -126,8 +126,9 @@ def measures_of(group: Frame) -> list[tuple[str, Frame]]:
 
 
 def measure_place(measure: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what measures are sorted by: the weakest attack first, by radius, true before predicted labels."""
-    return (measure["at_epoch"], attack_rank(measure["attack"]), measure["epsilon"], measure["labels"] != "true")
+    """Return what measures are sorted by: L-infinity first, the weakest attack first, by radius, true labels first."""
+    rank = attack_rank(measure["attack"])
+    return (measure["at_epoch"], measure["norm"] != "linf", rank, measure["epsilon"], measure["labels"] != "true")
 
 
 def attack_rank(attack: str) -> int:

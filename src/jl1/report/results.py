@@ -202,6 +202,7 @@ def _figure(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
         "attack": row["attack"],
         "strength": full_attack_name(row),
         "epsilon": float(row["epsilon"]),
+        "norm": row.get("norm", "linf"),
         "labels": row["labels"],
         "points": row.get("points", result["config"]["evaluation"]["points"]),
         "rule": "standing" if "broken_by" in row and row["attack"] != "clean" else "attacked",

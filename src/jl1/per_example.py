@@ -1,0 +1,21 @@
+"""One value an example, or one a channel, beside whole batches of any rank."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jl1.array_types import Inputs, Mask, PerExample
+
+
+def spread(values: PerExample | Mask, rows: Array) -> Array:
+    """Give one value an example the rank of the rows, so that it multiplies or selects whole examples."""
+    return values.reshape(-1, *[1] * (rows.ndim - 1))
+
+
+def spread_channels(values: Float[Array, " channels"], rows: Array) -> Array:
+    """Give one value a channel, the last axis, the rank of the rows."""
+    return values.reshape(*[1] * (rows.ndim - 1), -1)
+
+
+def choose(mask: Mask, points: Inputs, otherwise: Inputs) -> Inputs:
+    """Take whole examples from one batch where the mask is true and from the other elsewhere."""
+    return jnp.where(spread(mask, points), points, otherwise)
