@@ -2,13 +2,13 @@ r"""jl1's attacks beside other libraries' on the same weights, points, radius an
 
     pip install torch torchattacks foolbox adversarial-robustness-toolbox     # beside jl1; never a dependency
     taskset -c 0 python benchmarks/attack_peers.py RUN_FOLDER... [--attacks=fgsm,apgd_ce,ensemble] [--points=1000] \
-        [--seeds=1] [--epsilon=0.1] > docs/results/attack_peers.json
+        [--seeds=1] [--epsilon=0.1] [--norm=l2] > docs/results/attack_peers.json
     python benchmarks/attack_peers.py --table docs/results/attack_peers.json...         # as Markdown
 
 `accuracy` on the first test points is recomputed here, by jl1's network, from the points that each side returned; a
 point outside the ball or the range would stop the script. Seconds are process CPU seconds of one run, without jl1's
 compilation. torchattacks' own AutoAttack has 10 steps where the paper has 100, so its attacks are put together here,
-with the published budgets. foolbox and ART have FGSM and PGD of the same budget.
+with the published budgets. foolbox and ART have FGSM and PGD of the same budget; torchattacks has no FGSM in L2.
 """
 
 import argparse
@@ -32,15 +32,18 @@ from art.attacks.evasion import (  # pyright: ignore[reportMissingImports]
 )
 from art.estimators.classification import PyTorchClassifier  # pyright: ignore[reportMissingImports]
 
+from jl1.array_types import NormName
 from jl1.attacks.apgd import apgd
 from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
 from jl1.attacks.fgsm import fgsm
+from jl1.attacks.norms import NORMS
 from jl1.attacks.objectives import dlr
 from jl1.attacks.pgd import pgd
 from jl1.models import MODELS, Conv
 from jl1.trained import load_trained
 
 _STEPS, _QUERIES, _PGD_STEPS = 100, 5000, 40
+_TOLERANCE = 1e-6  # for rounding, of a radius up to 1; of larger ones so many times as much
 
 STAGES = {
     "fgsm": Stage(fgsm),
@@ -87,13 +90,14 @@ def to_torch(model: str, params: Any, side: int) -> torch.nn.Module:
     return torch.nn.Sequential(*layers[:-1]).eval()
 
 
-def torch_attacks(network: torch.nn.Module, epsilon: float, seed: int) -> dict[str, Any]:
+def torch_attacks(network: torch.nn.Module, norm: NormName, epsilon: float, seed: int) -> dict[str, Any]:
     """Return torchattacks' attacks with the budgets of `STAGES`."""
-    options = {"norm": "Linf", "eps": epsilon, "seed": seed}
+    options = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": epsilon, "seed": seed}
+    pgd_type = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}[norm]
     step_size = 2.5 * epsilon / _PGD_STEPS
     return {
-        "fgsm": torchattacks.FGSM(network, eps=epsilon),
-        "pgd": torchattacks.PGD(network, eps=epsilon, alpha=step_size, steps=_PGD_STEPS, random_start=True),
+        **({"fgsm": torchattacks.FGSM(network, eps=epsilon)} if norm == "linf" else {}),
+        "pgd": pgd_type(network, eps=epsilon, alpha=step_size, steps=_PGD_STEPS, random_start=True),
         "apgd_dlr": torchattacks.APGD(network, steps=_STEPS, loss="dlr", **options),
         "apgd_ce": torchattacks.APGD(network, steps=_STEPS, loss="ce", **options),
         "apgd_t": torchattacks.APGDT(network, steps=_STEPS, n_classes=10, **options),
@@ -102,12 +106,16 @@ def torch_attacks(network: torch.nn.Module, epsilon: float, seed: int) -> dict[s
     }
 
 
-def foolbox_attacks(network: torch.nn.Module, epsilon: float) -> dict[str, Any]:
+def foolbox_attacks(network: torch.nn.Module, norm: NormName, epsilon: float) -> dict[str, Any]:
     """Return foolbox's attacks with the budgets of `STAGES`."""
     model = foolbox.PyTorchModel(network, bounds=(0, 1))
+    fgsm_type, pgd_type = {
+        "linf": (foolbox.attacks.LinfFastGradientAttack, foolbox.attacks.LinfPGD),
+        "l2": (foolbox.attacks.L2FastGradientAttack, foolbox.attacks.L2PGD),
+    }[norm]
     attacks = {
-        "fgsm": foolbox.attacks.LinfFastGradientAttack(random_start=False),
-        "pgd": foolbox.attacks.LinfPGD(rel_stepsize=2.5 / _PGD_STEPS, steps=_PGD_STEPS, random_start=True),
+        "fgsm": fgsm_type(random_start=False),
+        "pgd": pgd_type(rel_stepsize=2.5 / _PGD_STEPS, steps=_PGD_STEPS, random_start=True),
     }
     return {
         name: lambda points, labels, attack=attack: attack(model, points, labels, epsilons=epsilon)[1]
@@ -115,15 +123,16 @@ def foolbox_attacks(network: torch.nn.Module, epsilon: float) -> dict[str, Any]:
     }
 
 
-def art_attacks(network: torch.nn.Module, epsilon: float, shape: tuple[int, ...]) -> dict[str, Any]:
+def art_attacks(network: torch.nn.Module, norm: NormName, epsilon: float, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the attacks of the adversarial robustness toolbox with the budgets of `STAGES`."""
     model = PyTorchClassifier(
         network, loss=torch.nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, clip_values=(0, 1)
     )
+    options = {"eps": epsilon, "norm": {"linf": np.inf, "l2": 2}[norm], "batch_size": 500}
     steps = {"max_iter": _PGD_STEPS, "eps_step": 2.5 * epsilon / _PGD_STEPS, "num_random_init": 1}
     attacks = {
-        "fgsm": FastGradientMethod(model, eps=epsilon, batch_size=500),
-        "pgd": ProjectedGradientDescent(model, eps=epsilon, batch_size=500, verbose=False, **steps),
+        "fgsm": FastGradientMethod(model, **options),
+        "pgd": ProjectedGradientDescent(model, verbose=False, **options, **steps),
     }
     return {
         name: lambda points, labels, attack=attack: torch.from_numpy(attack.generate(points.numpy(), labels.numpy()))
@@ -152,8 +161,9 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 class Comparison:
     """One finished run's network in jl1 and in PyTorch, and the points that both attack."""
 
-    def __init__(self, workdir: Path, num_points: int, epsilon: float) -> None:
+    def __init__(self, workdir: Path, num_points: int, norm: NormName, epsilon: float) -> None:
         self.name, self._epsilon = workdir.name, epsilon
+        self._norm: NormName = norm
         self._trained = load_trained(workdir)
         self._apply_fn = jax.jit(self._trained.apply_fn)
         self._inputs, self._labels = (np.asarray(part[:num_points]) for part in self._trained.data.test)
@@ -167,9 +177,9 @@ class Comparison:
         stages = {each: STAGES[each] for each in ATTACKS[name]}
         yield "jl1", partial(self._ours, stages, seed)
         libraries = {
-            "torchattacks": torch_attacks(self._network, self._epsilon, seed),
-            "foolbox": foolbox_attacks(self._network, self._epsilon),
-            "art": art_attacks(self._network, self._epsilon, self._inputs.transpose(0, 3, 1, 2).shape[1:]),
+            "torchattacks": torch_attacks(self._network, self._norm, self._epsilon, seed),
+            "foolbox": foolbox_attacks(self._network, self._norm, self._epsilon),
+            "art": art_attacks(self._network, self._norm, self._epsilon, self._inputs.transpose(0, 3, 1, 2).shape[1:]),
         }
         for library, attacks in libraries.items():
             if set(stages) <= set(attacks):
@@ -178,7 +188,9 @@ class Comparison:
 
     def accuracy(self, points: np.ndarray) -> float:
         """Check the points, and measure what they leave."""
-        assert np.abs(points - self._inputs).max() <= self._epsilon + 1e-6
+        moves = (points - self._inputs).reshape(len(points), -1)
+        order = {"linf": np.inf, "l2": 2}[self._norm]
+        assert np.linalg.norm(moves, order, axis=1).max() <= self._epsilon + _TOLERANCE * max(self._epsilon, 1)
         assert points.min() >= 0
         assert points.max() <= 1
         logits = np.asarray(self._apply_fn(self._trained.params, points))
@@ -193,6 +205,7 @@ class Comparison:
             epsilon=self._epsilon,
             key=jax.random.key(seed),
             budget=stages,
+            norm=self._norm,
         )
         return attacked.inputs
 
@@ -239,6 +252,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=0.1)
+    parser.add_argument("--norm", choices=NORMS, default="linf")
     parser.add_argument("--table", action="store_true", help="the folders are files that were printed before")
     chosen = parser.parse_args()
     if chosen.table:
@@ -247,12 +261,13 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for folder in chosen.folders:
-        for row in compare(Comparison(folder, chosen.points, chosen.epsilon), chosen.attacks, chosen.seeds):
+        comparison = Comparison(folder, chosen.points, chosen.norm, chosen.epsilon)
+        for row in compare(comparison, chosen.attacks, chosen.seeds):
             print(json.dumps(row), file=sys.stderr, flush=True)
             rows.append(row)
     packages = ("jax", "torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
     versions = {name: metadata.version(name) for name in packages}
-    made = {"epsilon": chosen.epsilon, "points": chosen.points, "versions": versions}
+    made = {"norm": chosen.norm, "epsilon": chosen.epsilon, "points": chosen.points, "versions": versions}
     json.dump({**made, "rows": rows}, sys.stdout, indent=1)
 
 
