@@ -132,6 +132,20 @@ def test_a_stored_config_with_a_field_of_another_type_is_refused():
         config_from_dict(stored)
 
 
+@pytest.mark.parametrize("place", ["config.novelty", "config.penalty.novelty"])
+def test_a_stored_config_with_a_field_of_a_newer_version_is_refused(place):
+    stored = config_to_dict(default_config())
+    *_, group, field = place.split(".")
+    (stored if group == "config" else stored[group])[field] = 1
+    with pytest.raises(UserError, match=f"has {place}, which this version"):
+        config_from_dict(stored)
+
+
+def test_a_stored_config_with_a_number_for_a_group_is_refused():
+    with pytest.raises(UserError, match="does not fit this version"):
+        config_from_dict(config_to_dict(default_config()) | {"penalty": 5})
+
+
 def test_run_names_are_readable_and_differ_wherever_the_config_does():
     base = load_config("quickstart")
     assert re.fullmatch(r"mnist_5k-C-jacobian_l1-logits-mean-lam[\d.]+-fgsm0\.1-seed0-[0-9a-f]{6}", run_name(base))

@@ -132,12 +132,28 @@ def config_from_dict(stored: dict[str, Any]) -> Config:
         UserError: A field that this version does not know, or one of another type.
     """
     config = default_config()
+    unknown = _unknown_fields(stored, config_to_dict(config))
+    if unknown:
+        raise UserError(
+            f"the stored config has {', '.join(unknown)}, which this version of jl1 does not know: "
+            "use the version that wrote it"
+        )
     try:
-        with config.unlocked():
-            config.update(_with_tuples(stored))
-    except (TypeError, ValueError) as error:
+        config.update(_with_tuples(stored))
+    except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the stored config does not fit this version of jl1: {error}") from error
-    return config.lock()
+    return config
+
+
+def _unknown_fields(stored: dict[str, Any], known: dict[str, Any], prefix: str = "config") -> list[str]:
+    """List the fields that are not known, by their dotted names."""
+    found = []
+    for key, value in stored.items():
+        if key not in known:
+            found.append(f"{prefix}.{key}")
+        elif isinstance(value, dict) and isinstance(known[key], dict):
+            found += _unknown_fields(value, known[key], f"{prefix}.{key}")
+    return found
 
 
 def run_name(config: Config) -> str:
