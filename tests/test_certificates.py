@@ -289,6 +289,33 @@ def test_a_point_out_of_the_range_is_never_certified_and_is_refused_where_it_can
         certified_margins(module, params, **given | {"epsilon": 5.0}, **limits)
 
 
+def test_a_traced_radius_below_0_certifies_nothing():
+    module = MODULES["linear"]
+    params, inputs, labels = problem(module)
+    step = make_certificate_step(module)
+    assert step(params, inputs, jnp.argmax(make_apply_fn(module)(params, inputs), axis=1), 0.0).all()
+    assert not step(params, inputs, labels, -0.9).any()
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("kind", ["uint8", "int32", bool])
+def test_whole_numbers_are_refused(kind):
+    """In uint8 the differences of two unit vectors wrapped, and wrong points were certified."""
+    module = SequentialNet((), num_classes=2)
+    params = {"output": {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.zeros(2)}}
+    given = {"inputs": np.ones((3, 1), kind), "labels": np.zeros(3, int), "epsilon": 0.1}
+    for function in (certified_accuracy, certified_margins, gradient_norm_bounds):
+        with pytest.raises(ValueError, match="floating numbers are needed"):
+            function(module, params, **given)
+
+
+@pytest.mark.parametrize("module_of", [np, jnp])
+def test_no_points_are_refused(module_of):
+    inputs, labels = module_of.zeros((0, 5, 6, 1)), module_of.zeros(0, int)
+    with pytest.raises(ValueError, match="0 examples in batches of 100"):
+        certified_accuracy(MODULES["linear"], {}, inputs=inputs, labels=labels, epsilon=0.1)
+
+
 def test_certified_accuracy_compiles_once():
     module = SequentialNet((Dense(3),), num_classes=3)
     params, inputs, labels = problem(module)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jl1.closed_form import has_closed_form, make_closed_form_gradient
+from jl1.attacks.objectives import margin
+from jl1.closed_form import _ignores_shifts, has_closed_form, make_closed_form_gradient
 from jl1.linear_ops import make_linear_ops
 from jl1.losses import cross_entropy, defended_loss, penalised_loss, summed_defended_loss
 from jl1.models import CONVOLUTIONS, MODELS, AveragePool, Conv, Dense, SequentialNet, create_model, make_apply_fn
@@ -132,21 +133,54 @@ def test_the_twins_come_from_the_rows_and_count_the_same(outputs, coupled, weigh
     assert_same(closed(params, inputs, **arguments(labels, epsilon=0.05)), expected, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("x64", "quick_compile")
-def test_a_loss_that_moves_with_all_logits_gets_every_row():
+def squared(logits, labels):
     """Half the squared distance to the label is not the same after a shift, cross-entropy is."""
+    return 0.5 * jnp.sum((logits - jax.nn.one_hot(labels, logits.shape[1])) ** 2, axis=1)
 
-    def squared(logits, labels):
-        return 0.5 * jnp.sum((logits - jax.nn.one_hot(labels, logits.shape[1])) ** 2, axis=1)
 
+def clipped(logits, labels):
+    return cross_entropy(jnp.clip(logits, -2, 2), labels)
+
+
+def with_small_logits(logits, labels):
+    return cross_entropy(logits, labels) + 0.1 * jnp.sum(jax.nn.relu(jnp.abs(logits) - 2) ** 2, axis=1)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize("num_classes", [2, 5, 300])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        cross_entropy,
+        SMOOTHED,
+        partial(cross_entropy, smoothing=0.5),
+        lambda *given: 1e-3 * cross_entropy(*given),
+        margin,
+    ],
+)
+def test_losses_of_differences_of_logits_take_one_row_less(loss_fn, num_classes):
+    assert _ignores_shifts(loss_fn, num_classes)
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize("loss_fn", [cross_entropy, SMOOTHED])
+def test_they_do_in_float32_too(loss_fn):
+    assert _ignores_shifts(loss_fn, 10)
+
+
+@pytest.mark.usefixtures("x64", "quick_compile")
+@pytest.mark.parametrize("loss_fn", [squared, clipped, with_small_logits])
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_a_loss_that_moves_with_all_logits_gets_every_row(loss_fn, outputs):
     module, params, inputs, labels = problem(NETS["dense"])
-    penalty_fn = make_penalty("jacobian_l1", outputs="probs")
+    assert jnp.abs(make_apply_fn(module)(params, inputs)).max() > 2.5  # where the clip and the charge are at work
+    penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
 
     def terms_fn(logits_fn, inputs, *, labels, lam, epsilon, key):
-        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=squared)
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn)
 
     expected = make_gradient(make_apply_fn(module), terms_fn=terms_fn)(params, inputs, **arguments(labels))
-    closed = make_closed_form_gradient(module, outputs="probs", loss_fn=squared)
+    closed = make_closed_form_gradient(module, outputs=outputs, loss_fn=loss_fn)
     assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
 
 
@@ -232,6 +266,20 @@ def test_it_differentiates_networks_with_other_names():
     assert_same(closed(params, inputs, **arguments(labels)), expected, rtol=1e-12)
     with pytest.raises(ValueError, match=r"layers layer_0, layer_2, output need a kernel each.*params have Dense_0 \("):
         make_closed_form_gradient(described)(params, inputs, **arguments(labels))
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    described = SequentialNet((Dense(4), Dense(4)), num_classes=3)
+    with pytest.raises(ValueError, match="a layer that is used twice has no closed form"):
+        make_closed_form_gradient(described, layer_names=("shared", "shared", "out"))
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_inputs_of_whole_numbers_are_refused(kind):
+    module, params, inputs, labels = problem(NETS["dense"], dtype=jnp.float32)
+    with pytest.raises(ValueError, match="floating numbers are needed"):
+        make_closed_form_gradient(module)(params, inputs.astype(kind), **arguments(labels))
 
 
 def test_smooth_networks_have_none_and_say_so():

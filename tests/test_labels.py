@@ -9,14 +9,20 @@ import pytest
 
 from jl1.attacks.ensemble import Stage, standard_attack
 from jl1.attacks.fgsm import fgsm
+from jl1.attacks.objectives import margin, targeted_margin
+from jl1.attacks.targets import ranked_targets
 from jl1.audit.auditing import audit_network
+from jl1.audit.gradient_health import gradient_health
 from jl1.certificates import certified_accuracy, certified_margins
+from jl1.closed_form import make_closed_form_gradient
+from jl1.end_points import end_point_norms
 from jl1.evaluation import accuracy, make_eval_step, make_penalty_step, over_batches
 from jl1.labels import check_labels
 from jl1.losses import cross_entropy, cross_entropy_off_label, defended_loss
 from jl1.mean_loss import make_loss
-from jl1.models import SequentialNet
+from jl1.models import Dense, SequentialNet
 from jl1.penalties import make_penalty
+from jl1.segments import segment_gradient_norms
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "unchecked_shapes")
 
@@ -42,7 +48,26 @@ def named(fn, inputs, labels, **options):
     return fn(PARAMS, inputs=inputs, labels=labels, **options)
 
 
+def closed_form(inputs, labels):
+    module = SequentialNet((Dense(2),), num_classes=4)
+    given = {"labels": labels, "mask": jnp.ones(len(inputs), bool), "lam": 0.1, "epsilon": 0.1}
+    return make_closed_form_gradient(module)(module.init(KEY, inputs)["params"], inputs, **given)
+
+
 TAKE_LABELS = {
+    "closed form": closed_form,
+    "margin": partial(eagerly, margin),
+    "targeted_margin": partial(eagerly, lambda logits, labels: targeted_margin(logits, labels, targets=labels)),
+    "ranked_targets": partial(eagerly, partial(ranked_targets, rank=0)),
+    "gradient_health": lambda inputs, labels: gradient_health(
+        partial(apply_fn, PARAMS), inputs, labels=labels, loss_fn=margin
+    ),
+    "end_point_norms": lambda inputs, labels: end_point_norms(
+        partial(apply_fn, PARAMS), inputs, twins=inputs, labels=labels
+    ),
+    "segment_gradient_norms": lambda inputs, labels: segment_gradient_norms(
+        LINEAR, PARAMS, starts=inputs, ends=inputs, labels=labels
+    ),
     "cross_entropy": partial(eagerly, cross_entropy),
     "cross_entropy, jitted": partial(eagerly, jax.jit(cross_entropy)),
     "cross_entropy_off_label": partial(eagerly, cross_entropy_off_label),
@@ -87,6 +112,13 @@ def test_labels_that_are_not_one_integer_an_example_are_refused(name, kind):
     labels, message = WRONG[kind]
     with pytest.raises(ValueError, match=message):
         TAKE_LABELS[name](jnp.full((8, 3), 0.5), labels)
+
+
+@pytest.mark.parametrize("loss_fn", [cross_entropy, margin, partial(ranked_targets, rank=0)])
+def test_small_types_hold_the_labels_of_many_classes(loss_fn):
+    logits = jax.random.normal(KEY, (3, 300))
+    labels = jnp.array([5, 200, 255])
+    np.testing.assert_array_equal(loss_fn(logits, labels.astype("uint8")), loss_fn(logits, labels))
 
 
 @pytest.mark.parametrize("name", ["standard_attack", "over_batches", "accuracy"])

@@ -22,8 +22,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jl1.array_types import Inputs, Labels, Mask, Outputs, Params, Scalar
 from jl1.attacks.ball import check_radius
 from jl1.evaluation import over_batches
+from jl1.inputs import check_floating, check_range
 from jl1.intervals import SLOPES, Interval
-from jl1.labels import check_labels
+from jl1.labels import check_labels, one_hot
 from jl1.margin_bounds import margin_bounds
 from jl1.models import SequentialNet
 
@@ -57,8 +58,8 @@ def certified_margins(
         ball is misclassified, up to rounding. For an x out of the range nothing is promised: all others are -inf.
 
     Raises:
-        ValueError: Another activation, labels that are not one integer an example, or a number for epsilon outside
-            [0, upper - lower].
+        ValueError: Another activation, inputs that are not floating, labels that are not one integer an example, or a
+            number for epsilon outside [0, upper - lower]. A traced epsilon below 0 bounds nothing.
 
     Example:
         A linear network, for which both bounds are exact: z_0 - z_1 falls by 2 * 0.125 from 0.5.
@@ -70,7 +71,8 @@ def certified_margins(
         [[0.0, 0.25]]
     """
     by_intervals, (lowered, _) = _bounds(module, params, inputs, labels, epsilon, _Range(lower, upper))
-    return _where_in_range(jnp.maximum(by_intervals, lowered), -jnp.inf, inputs, labels, _Range(lower, upper))
+    margins = jnp.maximum(by_intervals, lowered)
+    return _where_in_range(margins, -jnp.inf, inputs, labels, epsilon, _Range(lower, upper))
 
 
 def gradient_norm_bounds(
@@ -103,7 +105,7 @@ def gradient_norm_bounds(
         ValueError: As `certified_margins`.
     """
     _, (_, norms) = _bounds(module, params, inputs, labels, epsilon, _Range(lower, upper))
-    return _where_in_range(norms, jnp.inf, inputs, labels, _Range(lower, upper))
+    return _where_in_range(norms, jnp.inf, inputs, labels, epsilon, _Range(lower, upper))
 
 
 def make_certificate_step(module: SequentialNet, *, lower: float = 0.0, upper: float = 1.0) -> Callable[..., Mask]:
@@ -148,16 +150,11 @@ def certified_accuracy(
         A fraction.
 
     Raises:
-        ValueError: Another activation, no points, labels that are not one integer an example, points out of the
-            range, or such a radius.
+        ValueError: Another activation, no points, points that are not floating or out of the range, labels that are not
+            one integer an example, or such a radius.
     """
     check_radius(epsilon, lower, upper)
-    outside = np.sum(~np.asarray(_is_inside(inputs, _Range(lower, upper))))
-    if outside:
-        raise ValueError(
-            f"{outside} of {len(inputs)} points are not in [{lower:g}, {upper:g}]: what a ball holds depends on the "
-            "range of the inputs; give lower=... and upper=..., or bring the inputs into it"
-        )
+    check_range(inputs, lower, upper)
     step = make_certificate_step(module, lower=lower, upper=upper)
     batches = over_batches(step, params, inputs=inputs, labels=labels, batch_size=batch_size, epsilon=epsilon)
     return float(np.mean(np.concatenate(list(batches))))
@@ -177,7 +174,7 @@ def _certificate_step(module: SequentialNet, limits: _Range) -> Callable[..., Ma
     def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar) -> Mask:
         points = {"inputs": inputs, "labels": labels, "epsilon": epsilon}
         margins = certified_margins(module, params, **points, **limits._asdict())
-        is_label = jax.nn.one_hot(labels, module.num_classes, dtype=bool)
+        is_label = one_hot(labels, module.num_classes, bool)
         return jnp.all((margins > 0) | is_label, axis=1)
 
     return jax.jit(step)
@@ -191,10 +188,13 @@ def _is_inside(
     return is_inside.reshape(len(inputs), -1).all(axis=1)  # pyright: ignore[reportReturnType]
 
 
-def _where_in_range(bounds: Outputs, otherwise: float, inputs: Inputs, labels: Labels, limits: _Range) -> Outputs:
-    """Replace the bounds that mean nothing, those of points out of the range, but leave the label its 0."""
-    is_label = jax.nn.one_hot(labels, bounds.shape[1], dtype=bool)
-    return jnp.where(_is_inside(inputs, limits)[:, None] | is_label, bounds, otherwise)
+def _where_in_range(
+    bounds: Outputs, otherwise: float, inputs: Inputs, labels: Labels, epsilon: Scalar, limits: _Range
+) -> Outputs:
+    """Replace the bounds that mean nothing, of points out of the range or a negative radius, but leave the label 0."""
+    is_label = one_hot(labels, bounds.shape[1], bool)
+    is_meant = _is_inside(inputs, limits) & (epsilon >= 0)
+    return jnp.where(is_meant[:, None] | is_label, bounds, otherwise)
 
 
 def _bounds(
@@ -205,6 +205,7 @@ def _bounds(
         names = ", ".join(getattr(known, "__name__", str(known)) for known in SLOPES)
         raise ValueError(f"bounds need an activation that never falls: {names}")
     check_radius(epsilon, *limits)
+    check_floating(inputs)
     check_labels(labels, inputs, what="inputs")
     box = Interval(jnp.maximum(inputs - epsilon, limits.lower), jnp.minimum(inputs + epsilon, limits.upper))
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise

@@ -16,7 +16,9 @@ from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExam
 from jl1.attacks.fgsm import full_step
 from jl1.chunks import cached_examples, in_chunks
 from jl1.heads import HEADS
+from jl1.inputs import check_floating
 from jl1.kinks import KINKS
+from jl1.labels import check_labels
 from jl1.linear_ops import make_linear_ops
 from jl1.losses import LossTerms
 from jl1.models import Dense, SequentialNet, convolution_form
@@ -89,7 +91,7 @@ def make_closed_form_gradient(
         and the mean terms. Not jitted; lam and epsilon may be traced; the key is not used.
 
     Raises:
-        ValueError: The network has no closed form, or a name is unknown.
+        ValueError: The network has no closed form, a name is unknown, or a layer's name occurs twice.
 
     Example:
         >>> class TwoLayers(nn.Module):
@@ -108,6 +110,11 @@ def make_closed_form_gradient(
     _check_choices(module, outputs, scale, precision)
     convolution = convolution_form(module.convolution)
     layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"layer_names={names}: a layer that is used twice has no closed form here; differentiate such "
+            "networks with training.make_gradient"
+        )
     kink, twins = KINKS[module.activation], (twin_loss_fn, twin_weight)
     loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
     differences = outputs != "logits" and all(_ignores_shifts(fn, module.num_classes) for fn in loss_fns)
@@ -123,6 +130,8 @@ def make_closed_form_gradient(
         key: PRNGKey | None = None,
     ) -> tuple[Params, LossTerms]:
         del key  # nothing is random
+        check_floating(inputs)
+        check_labels(labels, inputs, what="inputs")
         net = bind(layers, names, params, inputs, convolution=convolution, precision=precision)
         num_entries = module.num_classes * inputs[0].size if scale == "mean" else 1
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
@@ -156,11 +165,16 @@ def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) 
 
 
 def _ignores_shifts(loss_fn: ExampleLossFn, num_classes: int) -> bool:
-    """Say whether a loss stays the same when all logits move by the same amount, as cross-entropies do."""
+    """Say whether a loss stays the same when all logits move by the same amount, as cross-entropies do.
+
+    Looked at on logits of all sizes, since a clip or a penalty of large logits shows at these alone.
+    """
     with jax.ensure_compile_time_eval():
-        logits = jnp.sin(jnp.arange(2.0 * num_classes)).reshape(2, num_classes)
-        slope = loss_slope(loss_fn, logits, jnp.arange(2) % num_classes)
-        return bool(jnp.all(jnp.abs(jnp.sum(slope, axis=1)) <= 1e-5 * jnp.sum(jnp.abs(slope), axis=1)))
+        sizes = jnp.repeat(10.0 ** jnp.arange(-1, 5), 10)
+        logits = sizes[:, None] * jnp.sin(jnp.arange(1.0 * len(sizes) * num_classes)).reshape(-1, num_classes)
+        slope = loss_slope(loss_fn, logits, jnp.arange(len(sizes)) % num_classes)
+        # against the largest slope: where a softmax is saturated, rounding is all that is left of one
+        return bool(jnp.max(jnp.abs(jnp.sum(slope, axis=1))) <= 1e-5 * jnp.max(jnp.sum(jnp.abs(slope), axis=1)))
 
 
 def _at_points_and_twins(

@@ -16,7 +16,9 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import ApplyFn, BatchedFn, Inputs, Labels, LogitsFn, Outputs, Params, PerExample, Scalar
 from jl1.attacks.fgsm import fgsm
+from jl1.inputs import check_floating
 from jl1.jacobian import entrywise_l1
+from jl1.labels import check_labels
 from jl1.penalties import OUTPUTS
 
 TRACED_OUTPUTS = ("logits", "probs")
@@ -62,6 +64,9 @@ def end_point_norms(batched_fn: BatchedFn, inputs: Inputs, *, twins: Inputs, lab
     Returns:
         One value an example, in units of the outputs (norms: per unit of input).
 
+    Raises:
+        ValueError: Inputs that are not floating, or labels that are not one integer an example.
+
     Example:
         >>> weights = jnp.array([[1.0, -2.0], [3.0, 0.5]])
         >>> inputs, twins, labels = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0])
@@ -70,6 +75,8 @@ def end_point_norms(batched_fn: BatchedFn, inputs: Inputs, *, twins: Inputs, lab
         (-1.0, 3.5, 3.0, 6.5)
     """
     chex.assert_equal_shape([inputs, twins])
+    check_floating(inputs)
+    check_labels(labels, inputs, what="inputs")
     values, norms = _outputs_and_norms(batched_fn, jnp.concatenate([inputs, twins]))  # both at once compile faster
     (outputs, twin_outputs), (norms, twin_norms) = jnp.split(values, 2), jnp.split(norms, 2)
     rows, changes = jnp.arange(len(labels)), twin_outputs - outputs

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Jacobian, OutputsFn, PerExample
 from jl1.evaluated import value_and_pullback
+from jl1.inputs import check_floating
 
 
 def input_jacobian(outputs_fn: OutputsFn, inputs: Inputs) -> Jacobian:
@@ -39,6 +40,7 @@ def input_jacobian(outputs_fn: OutputsFn, inputs: Inputs) -> Jacobian:
         >>> input_jacobian(lambda x: weights @ x, jnp.zeros((1, 2))).tolist()
         [[[1.0, -2.0], [3.0, 0.5]]]
     """
+    check_floating(inputs)
     chex.assert_rank(jax.eval_shape(outputs_fn, jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)), 1)
     return jax.vmap(jax.jacrev(outputs_fn))(inputs)
 
@@ -94,6 +96,7 @@ def input_gradient(per_example_fn: Callable[[Inputs], PerExample], inputs: Input
     Returns:
         The gradient of each example's value with respect to that example.
     """
+    check_floating(inputs)
     values, pullback = value_and_pullback(per_example_fn, inputs)
     return pullback(jnp.ones_like(values))[0]
 
@@ -127,7 +130,7 @@ def sum_over_jacobian_rows(
         One sum an example.
 
     Raises:
-        ValueError: `outputs_per_pass` or `examples_per_pass` below 1.
+        ValueError: `outputs_per_pass` or `examples_per_pass` below 1, or inputs that are not floating.
 
     Example:
         >>> import jax.numpy as jnp
@@ -138,6 +141,7 @@ def sum_over_jacobian_rows(
     """
     if outputs_per_pass < 1 or (examples_per_pass is not None and examples_per_pass < 1):
         raise ValueError(f"{outputs_per_pass=}, {examples_per_pass=}: must be at least 1")
+    check_floating(inputs)
     of_part = partial(_sum_over_rows, row_fn, batched_fn, outputs_per_pass)
     if examples_per_pass is None or examples_per_pass >= len(inputs):
         return of_part(inputs)

@@ -1,8 +1,13 @@
 """Labels that are labels: one class index an example."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+from jl1.array_types import Labels
 
 
 def check_labels(labels: np.ndarray | Array, rows: np.ndarray | Array, *, what: str) -> None:
@@ -32,6 +37,11 @@ shape (2,); give labels[:, 0]
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels of type {labels.dtype}: class indices are integers; give labels.astype('int32')")
+
+
+def one_hot(labels: Labels, num_classes: int, dtype: Any) -> Array:
+    """Return a row an example, 1 at its label; `jax.nn.one_hot` would count the classes in the labels' own type."""
+    return jax.nn.one_hot(labels.astype(jnp.int32), num_classes, dtype=dtype)
 
 
 def _advice(shape: tuple[int, ...], num_rows: int) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -31,7 +30,7 @@ from jl1.array_types import (
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.twins import split_key, twins_of
 from jl1.evaluated import Sharing, evaluate_once
-from jl1.labels import check_labels
+from jl1.labels import check_labels, one_hot
 
 
 class LossTerms(NamedTuple):
@@ -273,6 +272,6 @@ def _check_smoothing(smoothing: float) -> None:
 def _smoothed_cross_entropy(logits: Logits, labels: Labels, smoothing: float) -> PerExample:
     """Compute the cross-entropy against (1 - s) onehot(y) + s/c."""
     check_labels(labels, logits, what="logits")
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
-    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    targets = optax.smooth_labels(one_hot(labels, logits.shape[-1], logits.dtype), smoothing)
+    is_class = (labels >= 0) & (labels.astype(jnp.int32) < logits.shape[-1])  # a small type cannot hold the number
     return jnp.where(is_class, optax.softmax_cross_entropy(logits, targets), jnp.nan)

@@ -27,8 +27,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import Inputs, Labels, Logits, Mask, Outputs, Params, PerExample
+from jl1.inputs import check_floating
 from jl1.jacobian import entrywise_l1
 from jl1.kinks import KINKS
+from jl1.labels import check_labels, one_hot
 from jl1.models import SequentialNet
 from jl1.per_example import spread
 
@@ -111,7 +113,8 @@ def segment_gradient_norms(
         The norms, one row an example and one column an output.
 
     Raises:
-        ValueError: The network is not piecewise linear, or `max_pieces` is below 1.
+        ValueError: The network is not piecewise linear, `max_pieces` is below 1, points that are not floating, or
+            labels that are not one integer an example.
 
     Example:
         A step from 0 to 1 that is flat at both ends:
@@ -129,6 +132,9 @@ def segment_gradient_norms(
     if max_pieces < 1:
         raise ValueError(f"max_pieces={max_pieces}: must be at least 1")
     chex.assert_equal_shape([starts, ends])
+    check_floating(starts)
+    if labels is not None:
+        check_labels(labels, starts, what="starts")
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
         net_fn, kink = partial(_network, module, params), KINKS[module.activation]
         weights = _output_weights(module.num_classes, labels, starts)
@@ -207,7 +213,7 @@ def _gradient_norms(net_fn: _NetFn, weights: _OutputWeights, inputs: Inputs, pat
 def _output_weights(num_classes: int, labels: Labels | None, inputs: Inputs) -> _OutputWeights:
     """Return the logits' unit vectors, or the margins' differences of two."""
     units = jnp.broadcast_to(jnp.eye(num_classes, dtype=inputs.dtype)[:, None], (num_classes, len(inputs), num_classes))
-    return units if labels is None else jax.nn.one_hot(labels, num_classes, dtype=inputs.dtype)[None] - units
+    return units if labels is None else one_hot(labels, num_classes, inputs.dtype)[None] - units
 
 
 def _outputs(weights: _OutputWeights, logits: Logits) -> Outputs:

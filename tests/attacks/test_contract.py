@@ -23,6 +23,7 @@ from jl1.attacks.targets import over_targets
 from jl1.attacks.transfer import transfer
 from jl1.audit.ascent_health import ascent_health
 from jl1.audit.defence import penalty_peak
+from jl1.evaluation import accuracy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -155,3 +156,71 @@ def test_a_given_start_outside_the_ball_is_moved_into_it():
     options = {"labels": jnp.array([0, 0]), "epsilon": 0.1, "key": None, "num_steps": 1, "start": jnp.zeros((2, 1))}
     inputs, logits_fn = jnp.array([[0.5], [0.05]]), lambda x: jnp.concatenate([x, -x], axis=1)
     np.testing.assert_allclose(pgd(logits_fn, inputs, **options), [[0.4], [0.0]], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("kind", [np.uint8, bool])
+def test_whole_numbers_are_no_inputs(name, kind):
+    with pytest.raises(ValueError, match=r"inputs of type \w+: floating numbers are needed; divide bytes by 255"):
+        ATTACKS[name](lambda x: x @ WEIGHTS, jnp.ones((12, 5), kind), labels=LABELS, epsilon=0.1, key=KEY)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "kl_ascent"])  # which takes no labels
+@pytest.mark.parametrize("labels", [LABELS[:, None], LABELS[:1], LABELS.astype(float)], ids=["column", "one", "float"])
+def test_labels_are_one_integer_an_example(name, labels):
+    with pytest.raises(ValueError, match=r"labels of (shape|type)"):
+        ATTACKS[name](lambda x: x @ WEIGHTS, INPUTS, labels=labels, epsilon=0.1, key=KEY)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_that_is_no_number_moves_nothing_and_beats_nothing(name, norm):
+    def classify(_, points):  # class 0 wherever it is asked, without a derivative at 0
+        return jnp.stack(
+            [jnp.ones(len(points)), jax.nn.relu(jnp.sqrt(points[:, 0]) - 2), *2 * [-jnp.ones(len(points))]], 1
+        )
+
+    inputs, labels = jnp.zeros((12, 5)), jnp.zeros(12, int)
+    points = ATTACKS[name](partial(classify, 0), inputs, labels=labels, epsilon=0.1, key=KEY, norm=norm)
+    assert np.isfinite(points).all()
+    assert accuracy(classify, 0, inputs=inputs, labels=labels, attack_fn=ATTACKS[name], epsilon=0.1, key=KEY) == 1
+
+
+def test_points_that_are_no_numbers_beat_nothing():
+    def nowhere(logits_fn, inputs, **_):
+        return jnp.full_like(inputs, jnp.nan)
+
+    given = {"inputs": INPUTS, "labels": LABELS, "epsilon": 0.1, "key": KEY}
+    assert standard_attack(linear, WEIGHTS, budget={"nowhere": Stage(nowhere)}, **given).stands.all()
+    assert accuracy(linear, WEIGHTS, attack_fn=nowhere, **given) == 1
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_the_ensemble_refuses_points_out_of_the_range(value):
+    inputs = np.asarray(INPUTS).copy()
+    inputs[3, 2] = value
+    given = {"labels": LABELS, "epsilon": 0.0, "key": KEY, "budget": {"fgsm": Stage(fgsm)}}
+    with pytest.raises(ValueError, match=r"1 of 12 points are not in \[0, 1\]"):
+        standard_attack(linear, WEIGHTS, inputs=inputs, **given)
+    if value == value:
+        standard_attack(linear, WEIGHTS, inputs=inputs, lower=-1.0, upper=2.0, **given)
+
+
+def test_the_ensemble_refuses_no_batch_sizes():
+    with pytest.raises(ValueError, match=r"in batches of \(\)"):
+        standard_attack(linear, WEIGHTS, inputs=INPUTS, labels=LABELS, epsilon=0.1, key=KEY, batch_sizes=())
+
+
+@pytest.mark.parametrize("shape", [(28, 3, 1), (40, 5, 1), (3, 28, 1), (9, 9, 2)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_attacks_images_of_any_sides(shape, norm):
+    def classify(points):
+        return jnp.stack([points.reshape(len(points), -1)[:, 0], 10 + points.sum((1, 2, 3))], axis=1)
+
+    images = jax.random.uniform(KEY, (4, *shape))
+    found = square(classify, images, labels=jnp.ones(4, int), epsilon=0.05, key=KEY, num_queries=3, norm=norm)
+    moves = np.asarray(found - images).reshape(4, -1)
+    longest = np.abs(moves).max(1) if norm == "linf" else np.linalg.norm(moves, axis=1)
+    assert np.all((longest > 0.01) & (longest <= 0.05 + 1e-6))

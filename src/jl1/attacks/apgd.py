@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
 from jl1.attacks.apgd_walk import Best, walk
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import find_norm, random_border_point
+from jl1.attacks.norms import check_task, random_border_point
 from jl1.attacks.objectives import TargetedLossFn, judge, look, targeted_dlr
 
 
@@ -59,8 +59,9 @@ def apgd(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` or `num_restarts` below 1, an unknown norm, or a number for epsilon that is
-            negative or (in L-infinity) above upper - lower.
+        ValueError: `num_steps` or `num_restarts` below 1, inputs that are not floating, labels that are not one integer
+            an example, an unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper -
+            lower.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -69,8 +70,7 @@ def apgd(
         >>> apgd(lambda x: x @ weights, jnp.full((1, 2), 0.5), **options).tolist()
         [[0.25, 0.25]]
     """
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
     inputs, epsilon = jax.lax.stop_gradient(inputs), typed_as(inputs, epsilon)

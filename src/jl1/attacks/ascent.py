@@ -15,7 +15,8 @@ import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import find_norm, random_start
+from jl1.attacks.norms import check_task, find_norm, random_start
+from jl1.inputs import check_floating
 from jl1.jacobian import input_gradient
 
 
@@ -50,8 +51,8 @@ def steepest_ascent(
         The last point of every example, within `epsilon` of `centre` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` below 1, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
-            above upper - lower.
+        ValueError: `num_steps` below 1, inputs that are not floating, labels that are not one integer an example, an
+            unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,6 +61,7 @@ def steepest_ascent(
         >>> steepest_ascent(hill, start, centre=start, epsilon=0.25, num_steps=1, step_size=0.125).tolist()
         [[0.625, 0.625]]
     """
+    check_floating(centre)
     geometry = find_norm(norm)
     geometry.check(epsilon, lower, upper)
     if num_steps < 1:
@@ -109,10 +111,11 @@ def pgd_last_point(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` below 1, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
-            above upper - lower.
+        ValueError: `num_steps` below 1, inputs that are not floating, labels that are not one integer an example, an
+            unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
     """
     space = {"lower": lower, "upper": upper}
-    start = random_start(key, inputs, norm=find_norm(norm), epsilon=typed_as(inputs, epsilon), **space)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, **space)
+    start = random_start(key, inputs, norm=geometry, epsilon=typed_as(inputs, epsilon), **space)
     options = {"epsilon": epsilon, "num_steps": num_steps, "step_size": step_size, "norm": norm, **space}
     return steepest_ascent(lambda points: loss_fn(logits_fn(points), labels), start, centre=inputs, **options)

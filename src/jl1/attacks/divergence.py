@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ascent import steepest_ascent
+from jl1.inputs import check_floating
 from jl1.shares import draw_rows
 
 _START_SCALE = 0.001
@@ -68,10 +69,11 @@ def kl_ascent(
         The last points, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` below 1, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
-            above upper - lower.
+        ValueError: `num_steps` below 1, inputs that are not floating, an unknown norm, or a number for epsilon that is
+            negative or (in L-infinity) above upper - lower.
     """
     del labels
+    check_floating(inputs)
     logits, (num_rows, *features) = logits_fn(inputs), inputs.shape
     noise = draw_rows(lambda rows: jax.random.normal(key, (rows, *features), inputs.dtype), num_rows)
     return steepest_ascent(

@@ -13,6 +13,7 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -24,6 +25,7 @@ from jl1.attacks.norms import find_norm
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
+from jl1.inputs import check_floating, check_range
 from jl1.labels import check_labels
 from jl1.shares import ShareRowsFn, unshared
 
@@ -129,9 +131,10 @@ def standard_attack(
         Points and verdicts, as NumPy arrays.
 
     Raises:
-        ValueError: No examples, labels that are not one integer an example, a batch size below 1, an unknown
-            budget, a number for epsilon that is negative or (in L-infinity) above upper - lower, or what the attacks
-            refuse, such as fewer than four classes for the targeted DLR.
+        ValueError: No examples, inputs that are not floating or not in [lower, upper], labels that are not one integer
+            an example, no batch size or one below 1, an unknown budget, a number for epsilon that is negative or (in
+            L-infinity) above upper - lower, or what the attacks refuse, such as fewer than four classes for the
+            targeted DLR.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -144,9 +147,11 @@ def standard_attack(
     """
     find_norm(norm).check(epsilon, lower, upper)  # here, since the attacks below see a traced one
     inputs, labels = np.asarray(inputs), np.asarray(labels)
-    if len(inputs) == 0 or min(batch_sizes) < 1:
+    if len(inputs) == 0 or min(batch_sizes, default=0) < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {tuple(batch_sizes)}: all must be at least 1")
     check_labels(labels, inputs, what="inputs")
+    check_floating(inputs)
+    check_range(inputs, lower, upper)
     attack_batch = share_rows(_attack_batch, static=("apply_fn", "stage", "space"))
     points, is_right = inputs.copy(), partial(share_rows(_is_right, static=("apply_fn",)), params, apply_fn=apply_fn)
     stands = _judge(is_right, points, labels, batch_sizes)
@@ -226,7 +231,9 @@ def _fold_in(key: PRNGKey, *numbers: int) -> PRNGKey:
 
 @partial(jax.jit, static_argnames="apply_fn")
 def _is_right(params: Params, points: Inputs, labels: Labels, *, apply_fn: ApplyFn) -> Mask:
-    return predicted_labels(partial(apply_fn, params), points) == labels
+    """A point that is no number is not in the ball, whatever the network says of it: it beats nothing."""
+    is_no_point = ~jnp.all(jnp.isfinite(points.reshape(len(points), -1)), axis=1)
+    return (predicted_labels(partial(apply_fn, params), points) == labels) | is_no_point
 
 
 @partial(jax.jit, static_argnames=("apply_fn", "stage", "space"))

@@ -18,7 +18,7 @@ from jl1.array_types import Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import find_norm, random_border_point
+from jl1.attacks.norms import check_task, random_border_point
 from jl1.per_example import choose
 
 
@@ -59,11 +59,11 @@ def fab(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` or `num_restarts` below 1, an unknown norm, or a number for epsilon that is
-            negative or (in L-infinity) above upper - lower.
+        ValueError: `num_steps` or `num_restarts` below 1, inputs that are not floating, labels that are not one integer
+            an example, an unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper -
+            lower.
     """
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     epsilon = typed_as(inputs, epsilon)
     search = Search(logits_fn, labels, geometry, lower, upper, enough=epsilon)
     found = _search(search, inputs, targets, key, radius=epsilon, num_steps=num_steps, num_restarts=num_restarts)
@@ -105,7 +105,8 @@ def minimal_perturbation(
         Points and distances, detached.
 
     Raises:
-        ValueError: `num_steps` or `num_restarts` below 1, or an unknown norm.
+        ValueError: `num_steps` or `num_restarts` below 1, inputs that are not floating, labels that are not one
+            integer an example, or an unknown norm.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -115,7 +116,8 @@ def minimal_perturbation(
         >>> round(float(found.distance[0]), 3)  # x1 + x2 must fall from 1.1 to 0.9
         0.1
     """
-    search = Search(logits_fn, labels, find_norm(norm), lower, upper, enough=0.0)
+    geometry = check_task(norm, inputs, labels, epsilon=0.0, lower=lower, upper=upper)
+    search = Search(logits_fn, labels, geometry, lower, upper, enough=0.0)
     return _search(search, inputs, targets, key, radius=restart_radius, num_steps=num_steps, num_restarts=num_restarts)
 
 

@@ -17,6 +17,7 @@ from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import Norm
 from jl1.attacks.objectives import margin, targeted_margin
 from jl1.attacks.planes import step_to_plane
+from jl1.labels import one_hot
 from jl1.per_example import choose, spread
 
 _OVERSHOOT = 1.05  # eta: how far a step goes past the plane
@@ -166,7 +167,7 @@ def _wrong(logits: Logits, labels: Labels) -> Mask:
 
 def _difference(logits: Logits, labels: Labels, others: Labels) -> Logits:
     """Return the cotangent of z_other - z_label."""
-    ahead, behind = (jax.nn.one_hot(classes, logits.shape[1], dtype=logits.dtype) for classes in (others, labels))
+    ahead, behind = (one_hot(classes, logits.shape[1], logits.dtype) for classes in (others, labels))
     return ahead - behind
 
 

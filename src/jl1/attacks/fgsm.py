@@ -12,7 +12,7 @@ import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import LINF, Norm, find_norm, random_start
+from jl1.attacks.norms import LINF, Norm, check_task, random_start
 from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
 
@@ -53,7 +53,8 @@ def fgsm(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper].
 
     Raises:
-        ValueError: An unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
+        ValueError: Inputs that are not floating, labels that are not one integer an example, an unknown norm, or a
+            number for epsilon that is negative or (in L-infinity) above upper - lower.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,8 +63,7 @@ def fgsm(
         [[0.25, 0.25]]
     """
     del key
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     gradient = input_gradient(compose(lambda logits: loss_fn(logits, labels), logits_fn), inputs)
     return full_step(inputs, gradient, epsilon=epsilon, norm=geometry, lower=lower, upper=upper)
 
@@ -107,10 +107,10 @@ def fgsm_random_start(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: An unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
+        ValueError: Inputs that are not floating, labels that are not one integer an example, an unknown norm, or a
+            number for epsilon that is negative or (in L-infinity) above upper - lower.
     """
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     step_size = typed_as(inputs, 1.25 * epsilon if step_size is None else step_size)
     ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
     start = random_start(key, inputs, norm=geometry, **ball)

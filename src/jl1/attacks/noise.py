@@ -7,7 +7,7 @@ from jaxtyping import Array, Int
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import find_norm
+from jl1.attacks.norms import check_task
 from jl1.per_example import choose
 from jl1.shares import draw_rows
 
@@ -44,11 +44,10 @@ def random_noise(
         Noisy inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_draws` below 1, an unknown norm, or a number for epsilon that is negative or (in
-            L-infinity) above upper - lower.
+        ValueError: `num_draws` below 1, inputs that are not floating, labels that are not one integer an example, an
+            unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
     """
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws}: must be at least 1")
     inputs, epsilon = jax.lax.stop_gradient(inputs), typed_as(inputs, epsilon)

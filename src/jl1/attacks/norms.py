@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs, PerExample, PRNGKey, Scalar
+from jl1.array_types import Inputs, Labels, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, known, project
+from jl1.inputs import check_floating
+from jl1.labels import check_labels
 from jl1.per_example import spread
 from jl1.shares import draw_rows
 
@@ -47,6 +49,20 @@ def find_norm(name: str) -> Norm:
     return NORMS[name]
 
 
+def check_task(norm: str, inputs: Inputs, labels: Labels, *, epsilon: Scalar, lower: float, upper: float) -> Norm:
+    """Refuse what no attack can be asked for, and look the norm up.
+
+    Raises:
+        ValueError: Inputs that are not floating, labels that are not one integer an example, an unknown norm, or a
+            number for epsilon that the norm refuses.
+    """
+    check_floating(inputs)
+    check_labels(labels, inputs, what="inputs")
+    geometry = find_norm(norm)
+    geometry.check(epsilon, lower, upper)
+    return geometry
+
+
 def random_start(key: PRNGKey, inputs: Inputs, *, norm: Norm, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Draw a uniformly random point of the ball and clip it to the range."""
     num_rows, *features = inputs.shape
@@ -81,8 +97,14 @@ def _linf_length(vectors: Inputs) -> PerExample:
     return jnp.max(jnp.abs(_rows(vectors)), axis=1)
 
 
+def _linf_ascent(gradient: Inputs) -> Inputs:
+    """Return the sign, 0 where the gradient is no number: a step there would leave the ball for NaN."""
+    return jnp.where(jnp.isnan(gradient), 0, jnp.sign(gradient))
+
+
 def _l2_ascent(gradient: Inputs) -> Inputs:
     """Scale by the largest entry first: a saturated network has gradients whose squares are below every float."""
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
     largest = _linf_length(gradient)
     scaled = gradient / spread(jnp.where(largest > 0, largest, 1), gradient)
     return scaled / spread(_l2_length(scaled) + _TINY, gradient)
@@ -124,7 +146,7 @@ def _check_l2_radius(epsilon: Scalar, lower: float, upper: float) -> None:
 LINF = Norm(
     length=_linf_length,
     dual_length=_l1_length,
-    ascent=jnp.sign,
+    ascent=_linf_ascent,
     slope=jnp.ones_like,
     noise=_uniform,
     in_ball=_uniform,

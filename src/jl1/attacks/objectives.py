@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, LogitsFn, Mask, PerExample, Scalar
+from jl1.labels import check_labels, one_hot
 
 _TINY = 1e-12
 
@@ -44,7 +45,8 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
         >>> margin(jnp.array([[3.0, 1.0, 2.5]]), jnp.array([0])).tolist()
         [-0.5]
     """
-    is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    check_labels(labels, logits, what="logits")
+    is_label = one_hot(labels, logits.shape[1], bool)
     return jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1) - _entry(logits, labels)
 
 
@@ -102,6 +104,8 @@ def targeted_margin(logits: Logits, labels: Labels, *, targets: Labels) -> PerEx
     Returns:
         One value an example, in the units of the logits.
     """
+    check_labels(labels, logits, what="logits")
+    check_labels(targets, logits, what="logits")
     return _entry(logits, targets) - _entry(logits, labels)
 
 
@@ -137,7 +141,7 @@ def look(
 
 def _entry(logits: Logits, classes: Labels) -> PerExample:
     """Return the logit of one class an example."""
-    chosen = jax.nn.one_hot(classes, logits.shape[1], dtype=bool)
+    chosen = one_hot(classes, logits.shape[1], bool)
     return jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
 
 

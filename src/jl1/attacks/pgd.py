@@ -14,7 +14,7 @@ import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import find_norm, random_start
+from jl1.attacks.norms import check_task, random_start
 from jl1.attacks.objectives import judge, look
 from jl1.per_example import choose
 
@@ -72,12 +72,11 @@ def pgd(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` or `num_restarts` below 1, several restarts without a key (they would all
-            be the same), both a key and a start, an unknown norm, or a number for epsilon that is negative or (in
-            L-infinity) above upper - lower.
+        ValueError: `num_steps` or `num_restarts` below 1, several restarts without a key (they would all be the same),
+            both a key and a start, inputs that are not floating, labels that are not one integer an example, an unknown
+            norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
     """
-    geometry = find_norm(norm)
-    geometry.check(epsilon, lower, upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     if num_steps < 1 or num_restarts < 1:
         raise ValueError(f"num_steps={num_steps}, num_restarts={num_restarts}: both must be at least 1")
     if key is None and num_restarts > 1:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
-from jl1.attacks.norms import find_norm
+from jl1.attacks.norms import check_task
 from jl1.attacks.objectives import judge, margin
 from jl1.attacks.square_patches import PATCHES, Images, image_shape
 from jl1.per_example import choose
@@ -67,10 +67,11 @@ def square(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_queries` below 1, `first_share` outside (0, 1], an unknown norm, or a number for
-            epsilon that is negative or (in L-infinity) above upper - lower.
+        ValueError: `num_queries` below 1, `first_share` outside (0, 1], inputs that are not floating, labels that are
+            not one integer an example, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
+            above upper - lower.
     """
-    find_norm(norm).check(epsilon, lower, upper)
+    check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     if num_queries < 1 or not 0 < first_share <= 1:
         raise ValueError(f"num_queries={num_queries}, first_share={first_share}: at least 1, and in (0, 1]")
     epsilon, images = typed_as(inputs, epsilon), jax.lax.stop_gradient(inputs).reshape(image_shape(inputs.shape))

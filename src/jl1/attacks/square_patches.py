@@ -152,7 +152,7 @@ def _length(images: Images) -> Float[Array, "batch 1 1 1"]:
 def _tiles(key: PRNGKey, images: Images) -> Images:
     """Cover the image with five by five patterns of random sign, each turned or not."""
     batch, height, width, channels = images.shape
-    side = max(height // 5, 1)
+    side = max(min(height, width) // 5, 1)
     grid = (height // side, width // side)
     turn_key, sign_key = jax.random.split(key)
     tile = _pattern(side, side)

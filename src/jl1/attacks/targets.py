@@ -8,6 +8,7 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, Mask, NormAttackFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
+from jl1.labels import check_labels, one_hot
 from jl1.per_example import choose
 
 
@@ -46,7 +47,8 @@ def ranked_targets(logits: Logits, labels: Labels, *, rank: Scalar) -> Labels:
         >>> ranked_targets(jnp.array([[3.0, 1.0, 2.5]]), jnp.array([0]), rank=1).tolist()
         [1]
     """
-    is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    check_labels(labels, logits, what="logits")
+    is_label = one_hot(labels, logits.shape[1], bool)
     return jnp.argsort(jnp.where(is_label, jnp.inf, -logits), axis=1)[:, rank]
 
 
@@ -72,6 +74,7 @@ def over_targets(attack_fn: TargetedAttackFn, *, num_targets: int = 9) -> NormAt
     def attack(
         logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey, **options: object
     ) -> Inputs:
+        check_labels(labels, inputs, what="inputs")
         logits = logits_fn(inputs)
 
         def one_target(carry: tuple[Int[Array, ""], Inputs, Mask]) -> tuple[Int[Array, ""], Inputs, Mask]:

@@ -27,6 +27,7 @@ from jl1.array_types import (
 from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import LINF, random_start
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2
+from jl1.labels import check_labels
 from jl1.per_example import spread
 
 
@@ -61,6 +62,9 @@ def gradient_health(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, loss
     Returns:
         The figures; nothing is averaged.
 
+    Raises:
+        ValueError: Inputs that are not floating, or labels that are not one integer an example.
+
     Example:
         A linear network has the same gradient everywhere; rounding has none:
 
@@ -72,6 +76,7 @@ def gradient_health(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, loss
         >>> gradient_health(lambda x: jnp.round(x) @ weights, points, **options).is_zero.tolist()
         [True]
     """
+    check_labels(labels, inputs, what="inputs")
     gradient = input_gradient(lambda points: loss_fn(logits_fn(points), labels), inputs)
     rows = gradient.reshape(len(gradient), -1)
     largest = jnp.max(jnp.abs(rows), axis=1)
