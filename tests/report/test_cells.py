@@ -198,6 +198,17 @@ def test_the_same_run_twice_counts_once(ladder, real_result, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("first", "second"), [(10.0, 0.1), (0.1, 10.0)])
+def test_of_two_runs_of_one_seed_the_first_by_name_counts_however_long_they_took(real_result, tmp_path, first, second):
+    for name, accuracy, seconds in (("a", 0.3, first), ("b", 0.5, second)):
+        made = result_like(real_result, accuracies=((("fgsm", 0.3), accuracy),))
+        made["seconds"]["train"] = seconds
+        write_run(tmp_path / name, made)
+    cells = cells_of(tmp_path)
+    assert one(cells, attack="fgsm")["mean"] == 0.3
+    assert cells.notes == ["other accuracies of the same settings and seed, the first run by name counts: b"]
+
+
 def test_trends_take_all_seeds_of_a_penalty_and_of_lambda_0(ladder):
     found = make_trends(cells_of(ladder)).iloc[0]  # of one: clean is the same everywhere
     lambdas = [0.0] * 3 + [10.0] * 4 + [50.0] * 3
