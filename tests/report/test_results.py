@@ -208,3 +208,41 @@ def test_folders_and_files_that_are_not_there_or_are_something_else_are_refused(
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(UserError, match=r"is no rows\.csv, as `jl1 table"):
         read_results([], [tmp_path / "empty.csv"])
+
+
+ROW = {
+    **{"dataset": "mnist", "model": "C", "lam": "50.0", "seed": "0", "attack": "fgsm", "epsilon": "0.3"},
+    **{"accuracy": "0.5", "num_examples": "1000"},
+}
+"""The columns that a file of rows must have."""
+
+
+def csv_of(path, *rows, end=""):
+    """Write such a file."""
+    path.write_text("".join(",".join(line) + end + "\n" for line in ([*rows[0]], *(row.values() for row in rows))))
+    return path
+
+
+@pytest.mark.parametrize("number", [7, 9])
+def test_a_line_with_more_or_fewer_fields_than_the_header_is_refused(tmp_path, number):
+    path = csv_of(tmp_path / "rows.csv", ROW)
+    fields = [*ROW.values(), ""][:number]
+    path.write_text(f"{path.read_text()}\n{','.join(fields)}\n")  # after an empty line, which is none
+    with pytest.raises(
+        UserError, match=rf"rows\.csv is no rows\.csv, .*: line 4 has {number} fields, and the header 8"
+    ):
+        read_results([], [path])
+
+
+def test_a_column_twice_is_refused_and_one_of_no_meaning_here_is_not(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW, end=",,")
+    assert read_results([], [path]).rows[["lam", "accuracy"]].values.tolist() == [[50.0, 0.5]]
+    path.write_text(f"lam,{','.join(ROW)}\n")
+    with pytest.raises(UserError, match="it has the column lam more than once"):
+        read_results([], [path])
+
+
+def test_a_spreadsheets_mark_of_unicode_is_no_part_of_a_name(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_results([], [path]).rows["dataset"].tolist() == ["mnist"]

@@ -3,6 +3,7 @@
 Whatever cannot be read is named and left out. docs/tables.md lists the columns.
 """
 
+import csv
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -75,25 +76,41 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
 
 
 def read_rows(file: Path) -> Frame:
-    """Read tidy rows from a CSV file; columns that it lacks get their defaults.
+    """Read tidy rows from a CSV file; columns that it lacks, and empty cells, get their defaults.
 
     Raises:
         UserError: No such file, or one without these rows.
     """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = _read_csv(file)
     except FileNotFoundError as error:
         raise UserError(f"--rows: there is no file {file}") from error
     except OSError as error:
         raise UserError(f"--rows: {file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it: {error}") from error
     lacking = sorted(REQUIRED - {*table.columns})
     if lacking:
         raise UserError(
             f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
         )
     return complete(table)
+
+
+def _read_csv(file: Path) -> Frame:
+    """Read a CSV file as text, each row under the number of its line; no field may stand under another's name."""
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        lines = csv.reader(text)
+        header = next(lines, [])
+        numbered = {lines.line_num: fields for fields in lines if fields}
+    repeated = [name for name in COLUMNS if header.count(name) > 1]
+    if not header or repeated:
+        raise ValueError(f"it has the column {repeated[0]} more than once" if repeated else "it is empty")
+    for number, fields in numbered.items():
+        if len(fields) != len(header):
+            raise ValueError(f"line {number} has {len(fields)} fields, and the header {len(header)}")
+    table = pd.DataFrame([*numbered.values()], index=[*numbered], columns=header, dtype=str)
+    return table.loc[:, table.columns.isin(COLUMNS)]
 
 
 def write_rows(rows: Frame, path: Path) -> Path:
