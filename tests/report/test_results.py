@@ -246,3 +246,30 @@ def test_a_spreadsheets_mark_of_unicode_is_no_part_of_a_name(tmp_path):
     path = csv_of(tmp_path / "rows.csv", ROW)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_results([], [path]).rows["dataset"].tolist() == ["mnist"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        *(("lam", value, "a number, 0 or more") for value in ('"50,0"', "fifty", "nan", "inf", "-1")),
+        ("epsilon", "8/255", "a number, 0 or more"),
+        ("train_epsilon", "8/255", "a number, 0 or more"),
+        *(("num_examples", value, "a whole number, 0 or more") for value in ("ten", "10000.5", "inf", "-10")),
+        *(("accuracy", value, "a number from 0 to 1") for value in ('"0,5"', "90%", "98.5", "-0.1", "nan")),
+        ("interval_high", "90", "a number from 0 to 1"),
+        ("status", "done", "finished, interrupted, missing"),
+        ("when", "later", "final, on the way"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_refused_with_its_line(tmp_path, column, value, said):
+    path = csv_of(tmp_path / "rows.csv", ROW | {column: ""}, ROW | {column: value})
+    with pytest.raises(UserError, match=rf"^--rows: .*rows\.csv, line 3: {column} is .*, and must be {said}") as caught:
+        read_results([], [path])
+    assert value.strip('"') in str(caught.value)
+
+
+def test_empty_cells_keep_their_defaults(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW | {"status": "", "when": "", "train_epsilon": "", "lam": "", "epoch": ""})
+    row = read_results([], [path]).rows.iloc[0]
+    assert tuple(row[["status", "when", "train_epsilon", "lam"]]) == ("finished", "final", 0.0, 0.0)
+    assert write_rows(read_results([], [path]).rows, tmp_path / "again.csv").exists()

@@ -14,7 +14,18 @@ import pandas as pd
 from jl1 import records
 from jl1.attack_names import full_attack_name
 from jl1.errors import UserError
-from jl1.report.columns import COLUMNS, FINAL, FINISHED, INTERRUPTED, MISSING, ON_THE_WAY, REQUIRED, WHOLE, complete
+from jl1.report.columns import (
+    COLUMNS,
+    FINAL,
+    FINISHED,
+    INTERRUPTED,
+    MISSING,
+    ON_THE_WAY,
+    REQUIRED,
+    WHOLE,
+    check_cells,
+    complete,
+)
 from jl1.report.frames import Frame
 from jl1.report.run_settings import run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
@@ -79,7 +90,7 @@ def read_rows(file: Path) -> Frame:
     """Read tidy rows from a CSV file; columns that it lacks, and empty cells, get their defaults.
 
     Raises:
-        UserError: No such file, or one without these rows.
+        UserError: No such file, one without these rows, or a cell that cannot be read.
     """
     try:
         table = _read_csv(file)
@@ -94,7 +105,11 @@ def read_rows(file: Path) -> Frame:
         raise UserError(
             f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
         )
-    return complete(table)
+    try:
+        check_cells(table)
+    except ValueError as error:
+        raise UserError(f"--rows: {file}, {error}") from error
+    return complete(table.where(table != ""))
 
 
 def _read_csv(file: Path) -> Frame:
@@ -102,7 +117,7 @@ def _read_csv(file: Path) -> Frame:
     with file.open(encoding="utf-8-sig", newline="") as text:
         lines = csv.reader(text)
         header = next(lines, [])
-        numbered = {lines.line_num: fields for fields in lines if fields}
+        numbered = dict((lines.line_num, fields) for fields in lines if fields)
     repeated = [name for name in COLUMNS if header.count(name) > 1]
     if not header or repeated:
         raise ValueError(f"it has the column {repeated[0]} more than once" if repeated else "it is empty")
