@@ -186,7 +186,8 @@ def test_runs_of_other_settings_are_never_averaged(real_result, tmp_path):
 def test_the_same_run_twice_counts_once(ladder, real_result, tmp_path):
     write_seeds(tmp_path, real_result, PLAIN)
     twice = cells_of(ladder, tmp_path)
-    assert twice.notes == []  # the same names, seeds and accuracies
+    copies = ", ".join(f"{tmp_path.name}/run-lam0-seed{seed}" for seed in range(3))
+    assert twice.notes == [f"the same settings, seed and accuracies as another run, counted once: {copies}"]
     assert one(twice, lam=0.0, attack="fgsm")["n"] == 3
     write_run(tmp_path / "zz-copy", result_like(real_result, accuracies=((("fgsm", 0.3), PLAIN[0]),)))
     write_run(tmp_path / "zz-other", result_like(real_result, accuracies=((("fgsm", 0.3), 0.9),)))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -170,17 +171,41 @@ def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tm
     assert rows["settings"].nunique() == 1
 
 
-def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real_result, tmp_path):
-    write_run(tmp_path / "mnist-C-plain-seed0-aaaaaa", result_like(real_result))
-    names = ("mnist-A-plain-seed0-bbbbbb", "mnist-C-plain-seed0-aaaaaa", "mnist-C-plain-seed1-cccccc")
-    runs = [{"name": name, "overrides": {"seed": int(name[18])}} for name in names]
+@pytest.mark.parametrize(("dataset", "tiles"), [("mnist", 1), ("mnist_x2", 2)])
+def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real_result, tmp_path, dataset, tiles):
+    names = [f"{dataset}-{end}" for end in ("A-plain-seed0-bbbbbb", "C-plain-seed0-aaaaaa", "C-plain-seed1-cccccc")]
+    write_run(tmp_path / names[1], result_like(real_result, data__tiles=tiles))
+    runs = [{"name": name, "overrides": {"seed": int(name[-8])}} for name in names]
     (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
     results = read_results([tmp_path])
     missing = results.rows[results.rows["status"] == "missing"]
     assert missing[["model", "seed"]].values.tolist() == [["C", "1"]]
-    assert results.notes == [
-        f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: mnist-A-plain-seed0-bbbbbb ..."
-    ]
+    assert results.notes == [f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: {names[0]} ..."]
+
+
+@pytest.mark.parametrize("overrides", [{"penalty.lam": "x"}, {"penalty": 3}, {"data": {}}])
+def test_a_sweep_with_fields_of_another_form_is_named(real_result, tmp_path, overrides):
+    write_run(tmp_path / "a", result_like(real_result))
+    runs = [{"name": "a", "overrides": {}}, {"name": "b", "overrides": overrides}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
+    results = read_results([tmp_path])
+    (note,) = results.notes
+    assert note.startswith(f"{tmp_path / 'sweep.json'} is left out: it")
+    assert set(results.rows["run"]) == {"a"}
+
+
+def test_runs_whose_folders_have_the_same_name_are_told_apart(real_result, tmp_path, monkeypatch):
+    for name, lam in (("lam50", 50.0), ("plain", 0.0), ("plain/deep/plain", 3.0)):
+        write_run(tmp_path / name / "run", result_like(real_result, lam=lam))
+    write_run(tmp_path / "alone", result_like(real_result, seed=7))
+    monkeypatch.chdir(tmp_path / "alone")
+    found = [tmp_path / "lam50" / "run", tmp_path / "plain", tmp_path / "plain" / "deep" / "plain", Path()]
+    results = read_results([*found, tmp_path / "lam50"])  # one of them twice
+    names = results.rows.groupby("run")["lam"].unique().map(list).to_dict()
+    two = {f"{tmp_path.name}/plain/run": [0.0], "deep/plain/run": [3.0]}
+    assert names == {"lam50/run": [50.0], "alone": [0.0], **two}
+    assert results.workdirs["lam50/run"].samefile(tmp_path / "lam50" / "run")
+    assert results.workdirs["deep/plain/run"].samefile(found[2] / "run")
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": "jl1.sweep/9", "runs": []}', '{"schema": "jl1.sweep/1"}', "[]"])

@@ -5,7 +5,8 @@ Whatever cannot be read is named and left out. docs/tables.md lists the columns.
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from jl1.report.columns import (
     check_cells,
     complete,
 )
-from jl1.report.frames import Frame
+from jl1.report.frames import Frame, read_text_table
 from jl1.report.run_settings import run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
 
@@ -38,7 +39,8 @@ class Results(NamedTuple):
         rows: Tidy rows, with `COLUMNS`.
         notes: What was left out, and why.
         configs: A config for each value of the column `settings`.
-        workdirs: Folders of the runs that have rows, by the column `run`.
+        workdirs: Folders of the runs that have rows, by the column `run`: the folder's name, after those of the
+            folders that it is in as far as others have the same.
     """
 
     rows: Frame
@@ -71,8 +73,9 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
     notes: list[str] = []
     runs = [run for folder in folders for run in _read_folder(folder, notes)]
     digests = settings_digests([run.config for run in runs])
+    names = _unlike_names({run.workdir.absolute() for run in runs})
     rows = [
-        run_settings(run.config) | {"settings": digest, "run": run.workdir.name} | row
+        run_settings(run.config) | {"settings": digest, "run": names[run.workdir.absolute()]} | row
         for run, digest in zip(runs, digests, strict=True)
         for row in run.rows
     ]
@@ -82,8 +85,20 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
         together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable", ignore_index=True),
         notes,
         {digest: run.config for digest, run in zip(digests, runs, strict=True)},
-        {run.workdir.name: run.workdir for run in runs},
+        {names[run.workdir.absolute()]: run.workdir for run in runs},
     )
+
+
+def _unlike_names(paths: Set[Path]) -> dict[Path, str]:
+    """Name absolute paths by their last part, and by more of them as long as two are named alike."""
+    names: dict[Path, str] = {}
+    num_parts = 0
+    while len(names) < len(paths):
+        num_parts += 1
+        ends = {path: Path(*path.parts[-num_parts:]).as_posix() for path in paths if path not in names}
+        counts = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if counts[end] == 1}
+    return names
 
 
 def read_rows(file: Path) -> Frame:
@@ -93,7 +108,7 @@ def read_rows(file: Path) -> Frame:
         UserError: No such file, one without these rows, or a cell that cannot be read.
     """
     try:
-        table = _read_csv(file)
+        table = read_text_table(file)
     except FileNotFoundError as error:
         raise UserError(f"--rows: there is no file {file}") from error
     except OSError as error:
@@ -112,22 +127,6 @@ def read_rows(file: Path) -> Frame:
     return complete(table.where(table != ""))
 
 
-def _read_csv(file: Path) -> Frame:
-    """Read a CSV file as text, each row under the number of its line; no field may stand under another's name."""
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(text)
-        header = next(lines, [])
-        numbered = dict((lines.line_num, fields) for fields in lines if fields)
-    repeated = [name for name in COLUMNS if header.count(name) > 1]
-    if not header or repeated:
-        raise ValueError(f"it has the column {repeated[0]} more than once" if repeated else "it is empty")
-    for number, fields in numbered.items():
-        if len(fields) != len(header):
-            raise ValueError(f"line {number} has {len(fields)} fields, and the header {len(header)}")
-    table = pd.DataFrame([*numbered.values()], index=[*numbered], columns=header, dtype=str)
-    return table.loc[:, table.columns.isin(COLUMNS)]
-
-
 def write_rows(rows: Frame, path: Path) -> Path:
     """Write tidy rows as CSV, each figure to its last digit."""
     rows.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
@@ -143,6 +142,7 @@ def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
     configs = {run.workdir.name: run.config for run in runs}
     try:
         expected, unknown = expected_runs(folder, configs)
+        expected = {name: _checked(config) for name, config in expected.items()}
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         notes.append(f"{folder / 'sweep.json'} is left out: {_reason(error)}")
         expected, unknown = {}, []
