@@ -150,6 +150,20 @@ def test_a_field_that_an_older_version_did_not_have_makes_no_difference_where_th
     assert len(set(settings_digests([old, new, other]))) == 3  # which of the two the old one had is not known
 
 
+def test_a_field_that_is_filled_in_is_named(real_result, tmp_path):
+    old = result_like(real_result)
+    del old["config"]["training"]["precision"]
+    write_run(tmp_path / "old", old)
+    for seed in (1, 2):
+        write_run(tmp_path / f"new{seed}", result_like(real_result, seed=seed, training__precision="tf32"))
+    results = read_results([tmp_path])
+    assert results.notes == [
+        "fields that older versions lack, counted as what the other runs have: training.precision = tf32 (1 of 3 runs)"
+    ]
+    assert results.rows["settings"].nunique() == 1
+    assert read_results([tmp_path / "new1", tmp_path / "new2"]).notes == []
+
+
 def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tmp_path):
     write_seeds(tmp_path, real_result, [0.1, 0.2], lam=10.0, name="c")
     runs = [

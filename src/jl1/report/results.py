@@ -28,7 +28,7 @@ from jl1.report.columns import (
     complete,
 )
 from jl1.report.frames import Frame, read_text_table
-from jl1.report.run_settings import run_settings, settings_digests
+from jl1.report.run_settings import filled_fields, run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
 
 
@@ -73,6 +73,9 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
     notes: list[str] = []
     runs = [run for folder in folders for run in _read_folder(folder, notes)]
     digests = settings_digests([run.config for run in runs])
+    filled = filled_fields([run.config for run in runs])
+    if filled:
+        notes.append(f"fields that older versions lack, counted as what the other runs have: {', '.join(filled)}")
     names = _unlike_names({run.workdir.absolute() for run in runs})
     rows = [
         run_settings(run.config) | {"settings": digest, "run": names[run.workdir.absolute()]} | row
