@@ -147,7 +147,7 @@ def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
         expected, unknown = expected_runs(folder, configs)
         expected = {name: _checked(config) for name, config in expected.items()}
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{folder / 'sweep.json'} is left out: {_reason(error)}")
+        notes.append(f"{folder / 'sweep.json'} is left out: {reason(error)}")
         expected, unknown = {}, []
     if unknown:
         notes.append(
@@ -171,7 +171,7 @@ def _read_run(workdir: Path, notes: list[str]) -> _Run | None:
             raise ValueError(f"its schema is {result['schema']}, and this version reads {records.SCHEMA}")
         run = _Run(workdir, _checked(result["config"]), _rows_of(result))
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{workdir} is left out: {_reason(error)}")
+        notes.append(f"{workdir} is left out: {reason(error)}")
         return None
     return run._replace(rows=run.rows + _evaluated(workdir, result, notes))
 
@@ -187,12 +187,12 @@ def _evaluated(workdir: Path, result: Mapping[str, Any], notes: list[str]) -> li
     try:
         return [_run_facts(result) | _figure(row, result) for row in records.read_evaluation(workdir)]
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{workdir / 'evaluation.json'} is left out: {_reason(error)}")
+        notes.append(f"{workdir / 'evaluation.json'} is left out: {reason(error)}")
         return []
 
 
-def _reason(error: Exception) -> str:
-    """Say what is wrong with a file."""
+def reason(error: Exception) -> str:
+    """Say what is wrong with a file, from the error that reading it gave."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
     text = str(error).strip().partition("\n")[0]
