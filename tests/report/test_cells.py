@@ -186,7 +186,8 @@ def test_runs_of_other_settings_are_never_averaged(real_result, tmp_path):
 def test_the_same_run_twice_counts_once(ladder, real_result, tmp_path):
     write_seeds(tmp_path, real_result, PLAIN)
     twice = cells_of(ladder, tmp_path)
-    assert twice.notes == []  # the same names, seeds and accuracies
+    copies = ", ".join(f"{tmp_path.name}/run-lam0-seed{seed}" for seed in range(3))
+    assert twice.notes == [f"the same settings, seed and accuracies as another run, counted once: {copies}"]
     assert one(twice, lam=0.0, attack="fgsm")["n"] == 3
     write_run(tmp_path / "zz-copy", result_like(real_result, accuracies=((("fgsm", 0.3), PLAIN[0]),)))
     write_run(tmp_path / "zz-other", result_like(real_result, accuracies=((("fgsm", 0.3), 0.9),)))
@@ -196,6 +197,17 @@ def test_the_same_run_twice_counts_once(ladder, real_result, tmp_path):
         "the same settings, seed and accuracies as another run, counted once: zz-copy",
         "other accuracies of the same settings and seed, the first run by name counts: zz-other",
     ]
+
+
+@pytest.mark.parametrize(("first", "second"), [(10.0, 0.1), (0.1, 10.0)])
+def test_of_two_runs_of_one_seed_the_first_by_name_counts_however_long_they_took(real_result, tmp_path, first, second):
+    for name, accuracy, seconds in (("a", 0.3, first), ("b", 0.5, second)):
+        made = result_like(real_result, accuracies=((("fgsm", 0.3), accuracy),))
+        made["seconds"]["train"] = seconds
+        write_run(tmp_path / name, made)
+    cells = cells_of(tmp_path)
+    assert one(cells, attack="fgsm")["mean"] == 0.3
+    assert cells.notes == ["other accuracies of the same settings and seed, the first run by name counts: b"]
 
 
 def test_trends_take_all_seeds_of_a_penalty_and_of_lambda_0(ladder):

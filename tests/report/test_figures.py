@@ -94,7 +94,8 @@ def test_no_panel_of_one_lambda(real_result, tmp_path):
 
 
 def test_curves_are_those_of_metrics_jsonl_and_their_mean(runs):
-    curves = read_curves(runs.rows, runs.workdirs)
+    curves, notes = read_curves(runs.rows, runs.workdirs)
+    assert notes == []
     assert len(curves) == 6 * 3
     figure = draw_curves([curves])
     accuracy, penalty = figure.axes
@@ -111,15 +112,25 @@ def test_runs_that_are_not_finished_have_no_curve(real_result, tmp_path):
     write_run(tmp_path / "a", result_like(real_result), metrics=metrics(0, 1.0))
     (write_run(tmp_path / "b", result_like(real_result, seed=1), metrics=metrics(1, 1.0)) / "result.json").unlink()
     results = read_results([tmp_path])
-    assert set(read_curves(results.rows, results.workdirs)["seed"]) == {"0"}
+    assert set(read_curves(results.rows, results.workdirs)[0]["seed"]) == {"0"}
 
 
-def test_damaged_metrics_give_no_curve_and_no_error(real_result, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"epoch": 1, "loss"\n', "Expecting ':' delimiter"),
+        ('{"epoch": 1}\n', "it has no 'validation_accuracy'"),
+        ("[1]\n", "its content has another form"),
+    ],
+)
+def test_damaged_metrics_give_no_curve_and_are_named(real_result, tmp_path, content, said):
     write_run(tmp_path / "a", result_like(real_result), metrics=metrics(0, 1.0))
     broken = write_run(tmp_path / "b", result_like(real_result, seed=1), metrics=metrics(1, 1.0))
-    (broken / "metrics.jsonl").write_text('{"epoch": 1, "loss"')
+    (broken / "metrics.jsonl").write_text(content)
     results = read_results([tmp_path])
-    assert read_curves(results.rows, results.workdirs)["seed"].unique().tolist() == ["0"]
+    curves, (note,) = read_curves(results.rows, results.workdirs)
+    assert curves["seed"].unique().tolist() == ["0"]
+    assert note.startswith(f"{broken / 'metrics.jsonl'} is left out of curves.png: {said}")
 
 
 def test_cost_stands_against_accuracy_clean_and_under_the_strongest_attacks(cells):
@@ -163,8 +174,8 @@ def test_the_strongest_attack_leaves_least_among_those_that_most_networks_stood_
 
 
 def test_all_pictures_are_written(cells, runs, tmp_path):
-    files = draw_all(cells, runs.rows, runs.workdirs, tmp_path)
+    files, _ = draw_all(cells, runs.rows, runs.workdirs, tmp_path)
     assert [path.name for path in files] == ["lambda.png", "curves.png", "cost-mnist.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
-    files = draw_all(cells, runs.rows, {}, tmp_path)
+    files, _ = draw_all(cells, runs.rows, {}, tmp_path)
     assert [path.name for path in files] == ["lambda.png", "cost-mnist.png"]  # curves come from folders only

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -149,6 +150,20 @@ def test_a_field_that_an_older_version_did_not_have_makes_no_difference_where_th
     assert len(set(settings_digests([old, new, other]))) == 3  # which of the two the old one had is not known
 
 
+def test_a_field_that_is_filled_in_is_named(real_result, tmp_path):
+    old = result_like(real_result)
+    del old["config"]["training"]["precision"]
+    write_run(tmp_path / "old", old)
+    for seed in (1, 2):
+        write_run(tmp_path / f"new{seed}", result_like(real_result, seed=seed, training__precision="tf32"))
+    results = read_results([tmp_path])
+    assert results.notes == [
+        "fields that older versions lack, counted as what the other runs have: training.precision = tf32 (1 of 3 runs)"
+    ]
+    assert results.rows["settings"].nunique() == 1
+    assert read_results([tmp_path / "new1", tmp_path / "new2"]).notes == []
+
+
 def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tmp_path):
     write_seeds(tmp_path, real_result, [0.1, 0.2], lam=10.0, name="c")
     runs = [
@@ -170,17 +185,41 @@ def test_runs_that_a_sweep_lists_and_that_are_not_there_are_rows(real_result, tm
     assert rows["settings"].nunique() == 1
 
 
-def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real_result, tmp_path):
-    write_run(tmp_path / "mnist-C-plain-seed0-aaaaaa", result_like(real_result))
-    names = ("mnist-A-plain-seed0-bbbbbb", "mnist-C-plain-seed0-aaaaaa", "mnist-C-plain-seed1-cccccc")
-    runs = [{"name": name, "overrides": {"seed": int(name[18])}} for name in names]
+@pytest.mark.parametrize(("dataset", "tiles"), [("mnist", 1), ("mnist_x2", 2)])
+def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real_result, tmp_path, dataset, tiles):
+    names = [f"{dataset}-{end}" for end in ("A-plain-seed0-bbbbbb", "C-plain-seed0-aaaaaa", "C-plain-seed1-cccccc")]
+    write_run(tmp_path / names[1], result_like(real_result, data__tiles=tiles))
+    runs = [{"name": name, "overrides": {"seed": int(name[-8])}} for name in names]
     (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
     results = read_results([tmp_path])
     missing = results.rows[results.rows["status"] == "missing"]
     assert missing[["model", "seed"]].values.tolist() == [["C", "1"]]
-    assert results.notes == [
-        f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: mnist-A-plain-seed0-bbbbbb ..."
-    ]
+    assert results.notes == [f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: {names[0]} ..."]
+
+
+@pytest.mark.parametrize("overrides", [{"penalty.lam": "x"}, {"penalty": 3}, {"data": {}}])
+def test_a_sweep_with_fields_of_another_form_is_named(real_result, tmp_path, overrides):
+    write_run(tmp_path / "a", result_like(real_result))
+    runs = [{"name": "a", "overrides": {}}, {"name": "b", "overrides": overrides}]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
+    results = read_results([tmp_path])
+    (note,) = results.notes
+    assert note.startswith(f"{tmp_path / 'sweep.json'} is left out: it")
+    assert set(results.rows["run"]) == {"a"}
+
+
+def test_runs_whose_folders_have_the_same_name_are_told_apart(real_result, tmp_path, monkeypatch):
+    for name, lam in (("lam50", 50.0), ("plain", 0.0), ("plain/deep/plain", 3.0)):
+        write_run(tmp_path / name / "run", result_like(real_result, lam=lam))
+    write_run(tmp_path / "alone", result_like(real_result, seed=7))
+    monkeypatch.chdir(tmp_path / "alone")
+    found = [tmp_path / "lam50" / "run", tmp_path / "plain", tmp_path / "plain" / "deep" / "plain", Path()]
+    results = read_results([*found, tmp_path / "lam50"])  # one of them twice
+    names = results.rows.groupby("run")["lam"].unique().map(list).to_dict()
+    two = {f"{tmp_path.name}/plain/run": [0.0], "deep/plain/run": [3.0]}
+    assert names == {"lam50/run": [50.0], "alone": [0.0], **two}
+    assert results.workdirs["lam50/run"].samefile(tmp_path / "lam50" / "run")
+    assert results.workdirs["deep/plain/run"].samefile(found[2] / "run")
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": "jl1.sweep/9", "runs": []}', '{"schema": "jl1.sweep/1"}', "[]"])
@@ -208,3 +247,68 @@ def test_folders_and_files_that_are_not_there_or_are_something_else_are_refused(
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(UserError, match=r"is no rows\.csv, as `jl1 table"):
         read_results([], [tmp_path / "empty.csv"])
+
+
+ROW = {
+    **{"dataset": "mnist", "model": "C", "lam": "50.0", "seed": "0", "attack": "fgsm", "epsilon": "0.3"},
+    **{"accuracy": "0.5", "num_examples": "1000"},
+}
+"""The columns that a file of rows must have."""
+
+
+def csv_of(path, *rows, end=""):
+    """Write such a file."""
+    path.write_text("".join(",".join(line) + end + "\n" for line in ([*rows[0]], *(row.values() for row in rows))))
+    return path
+
+
+@pytest.mark.parametrize("number", [7, 9])
+def test_a_line_with_more_or_fewer_fields_than_the_header_is_refused(tmp_path, number):
+    path = csv_of(tmp_path / "rows.csv", ROW)
+    fields = [*ROW.values(), ""][:number]
+    path.write_text(f"{path.read_text()}\n{','.join(fields)}\n")  # after an empty line, which is none
+    with pytest.raises(
+        UserError, match=rf"rows\.csv is no rows\.csv, .*: line 4 has {number} fields, and the header 8"
+    ):
+        read_results([], [path])
+
+
+def test_a_column_twice_is_refused_and_one_of_no_meaning_here_is_not(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW, end=",,")
+    assert read_results([], [path]).rows[["lam", "accuracy"]].values.tolist() == [[50.0, 0.5]]
+    path.write_text(f"lam,{','.join(ROW)}\n")
+    with pytest.raises(UserError, match="it has the column lam more than once"):
+        read_results([], [path])
+
+
+def test_a_spreadsheets_mark_of_unicode_is_no_part_of_a_name(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_results([], [path]).rows["dataset"].tolist() == ["mnist"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        *(("lam", value, "a number, 0 or more") for value in ('"50,0"', "fifty", "nan", "inf", "-1")),
+        ("epsilon", "8/255", "a number, 0 or more"),
+        ("train_epsilon", "8/255", "a number, 0 or more"),
+        *(("num_examples", value, "a whole number, 0 or more") for value in ("ten", "10000.5", "inf", "-10")),
+        *(("accuracy", value, "a number from 0 to 1") for value in ('"0,5"', "90%", "98.5", "-0.1", "nan")),
+        ("interval_high", "90", "a number from 0 to 1"),
+        ("status", "done", "finished, interrupted, missing"),
+        ("when", "later", "final, on the way"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_refused_with_its_line(tmp_path, column, value, said):
+    path = csv_of(tmp_path / "rows.csv", ROW | {column: ""}, ROW | {column: value})
+    with pytest.raises(UserError, match=rf"^--rows: .*rows\.csv, line 3: {column} is .*, and must be {said}") as caught:
+        read_results([], [path])
+    assert value.strip('"') in str(caught.value)
+
+
+def test_empty_cells_keep_their_defaults(tmp_path):
+    path = csv_of(tmp_path / "rows.csv", ROW | {"status": "", "when": "", "train_epsilon": "", "lam": "", "epoch": ""})
+    row = read_results([], [path]).rows.iloc[0]
+    assert tuple(row[["status", "when", "train_epsilon", "lam"]]) == ("finished", "final", 0.0, 0.0)
+    assert write_rows(read_results([], [path]).rows, tmp_path / "again.csv").exists()

@@ -85,8 +85,11 @@ def test_every_number_comes_again_from_the_rows_alone(runs, real_result, tmp_pat
 def test_damaged_files_are_warnings(runs, real_result, tmp_path):
     write_seeds(tmp_path, real_result, PLAIN)
     (tmp_path / "run-lam0-seed1" / "result.json").write_text("{")
-    status, output = run_jl1("table", f"--workdir={tmp_path}", cwd=tmp_path)
+    (tmp_path / "run-lam0-seed2" / "metrics.jsonl").write_text("{\n")
+    status, output = run_jl1("table", f"--workdir={tmp_path}", "--out=out", cwd=tmp_path)
     assert status == 0
+    for text in (output, (tmp_path / "out" / "table.md").read_text()):
+        assert f"warning: {tmp_path / 'run-lam0-seed2' / 'metrics.jsonl'} is left out of curves.png: " in text
     assert f"warning: {tmp_path / 'run-lam0-seed1'} is left out: " in output
     assert "(n=2)" in output
 

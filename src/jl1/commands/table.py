@@ -51,8 +51,9 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, comm
         say(console, "")
     say(console, "\n".join(page.notes))
     if parsed.out:
-        files = write_report(Path(parsed.out), command=command, page=page, results=results)
-        say(console, f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})"))
+        files, warnings = write_report(Path(parsed.out), command=command, page=page, results=results)
+        written = f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})")
+        say(console, "\n".join([*warnings, written]))
 
 
 FLAGS = (_define_table,)

@@ -76,7 +76,7 @@ def _counted(rows: Frame) -> tuple[Frame, list[str]]:
     measured = rows[rows["accuracy"].notna()]
     counted = measured[measured["status"] == FINISHED]
     notes = [f"interrupted, not in any mean: {name}" for name in _runs(measured[measured["status"] != FINISHED])]
-    once = counted.drop_duplicates([*_KEYS, "seed"])
+    once = counted.sort_values("run", kind="stable").drop_duplicates([*_KEYS, "seed"]).sort_index()
     kept = once[[*_KEYS, "seed", "accuracy", "run"]]
     repeated = counted.drop(once.index).merge(kept, on=[*_KEYS, "seed"], suffixes=("", "_kept"))
     differs = repeated["accuracy"] != repeated["accuracy_kept"]

@@ -1,5 +1,6 @@
-"""The columns of the tidy rows, their types and defaults. docs/tables.md says what they mean."""
+"""The columns of the tidy rows, their types, ranges and defaults. docs/tables.md says what they mean."""
 
+import numpy as np
 import pandas as pd
 
 from jl1.report.frames import Frame
@@ -37,8 +38,41 @@ REQUIRED = {"dataset", "model", "lam", "seed", "attack", "epsilon", "accuracy", 
 WHOLE = ("warmup_epochs", "num_epochs", "epoch", "num_examples")
 """Columns of whole numbers."""
 
+_FRACTIONS = ("accuracy", "interval_low", "interval_high")
+_ONE_OF = {"status": (FINISHED, INTERRUPTED, MISSING), "when": (FINAL, ON_THE_WAY)}  # they decide what is counted
 _DEFAULTS = {"status": FINISHED, "when": FINAL, "norm": "linf", "labels": "true", "points": "test", "rule": "attacked"}
 _ZERO = ("lam", "train_epsilon", "warmup_epochs", "epsilon", "num_examples")  # part of what is grouped by
+
+
+def check_cells(given: Frame) -> None:
+    """Refuse text that has no meaning in its column, which would be taken for an empty cell; empty ones are fine.
+
+    Args:
+        given: Text, each row under the number of its line.
+
+    Raises:
+        ValueError: A cell of numbers that is none, or out of range, or a name that is not known.
+    """
+    for name in given.columns.intersection([*COLUMNS], sort=False):
+        filled = given.loc[given[name] != "", name]
+        if name in _ONE_OF:
+            _refuse_first(filled, ~filled.isin(_ONE_OF[name]), f"be {', '.join(_ONE_OF[name])}, or empty")
+        elif name in _NUMBERS:
+            numbers: Frame = pd.to_numeric(filled, errors="coerce")
+            good = np.isfinite(numbers) & (numbers >= 0)
+            if name in _FRACTIONS:
+                _refuse_first(filled, ~(good & (numbers <= 1)), "be a number from 0 to 1, such as 0.985")
+            elif name in WHOLE:
+                _refuse_first(filled, ~(good & (numbers % 1 == 0)), "be a whole number, 0 or more")
+            else:
+                _refuse_first(filled, ~good, "be a number, 0 or more, such as 0.3")
+
+
+def _refuse_first(cells: pd.Series, bad: pd.Series, wanted: str) -> None:
+    """Name the first of the bad cells, if there is one."""
+    if bad.any():
+        line = bad.idxmax()
+        raise ValueError(f"line {line}: {cells.name} is {cells[line]!r}, and must {wanted}")
 
 
 def complete(given: Frame) -> Frame:

@@ -12,6 +12,7 @@ from jl1.report.columns import FINISHED
 from jl1.report.drawing import LINES, dress, make_figure
 from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
+from jl1.report.results import reason
 from jl1.report.run_settings import SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"
@@ -19,7 +20,7 @@ _FIELDS = {"epoch": "epoch", "validation_accuracy": _ACCURACY, "penalty": _PENAL
 """Fields of metrics.jsonl and their columns here, where `penalty` is its name."""
 
 
-def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> Frame:
+def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> tuple[Frame, list[str]]:
     """Read the epochs of all finished runs that have a folder here.
 
     Args:
@@ -27,20 +28,22 @@ def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> Frame:
         workdirs: By the column `run`.
 
     Returns:
-        A row an epoch: the settings, `seed`, `epoch`, `validation_accuracy`, `penalty_value`; runs whose
-        metrics.jsonl cannot be read have none.
+        A row an epoch: the settings, `seed`, `epoch`, `validation_accuracy`, `penalty_value`; and a note for each run
+        that has none because its metrics.jsonl is damaged.
     """
     runs = rows[rows["run"].isin(list(workdirs)) & (rows["status"] == FINISHED)].drop_duplicates("run")
-    found = []
+    found, notes = [], []
     for run in as_mappings(runs):
         try:
             metrics = records.read_metrics(workdirs[run["run"]])
             epochs = [{column: float(row[field]) for field, column in _FIELDS.items()} for row in metrics]
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            file = workdirs[run["run"]] / "metrics.jsonl"
+            notes.append(f"{file} is left out of curves.png: {reason(error)}")
             continue
         settings = {name: run[name] for name in (*SETTING_COLUMNS, "seed")}
         found += [settings | epoch for epoch in epochs]
-    return pd.DataFrame(found, columns=[*SETTING_COLUMNS, "seed", *_FIELDS.values()])
+    return pd.DataFrame(found, columns=[*SETTING_COLUMNS, "seed", *_FIELDS.values()]), notes
 
 
 def draw_curves(groups: list[Frame]) -> Any:

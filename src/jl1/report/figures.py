@@ -11,7 +11,7 @@ from jl1.report.frames import Frame
 from jl1.report.lambda_figure import draw_lambdas, lambda_panels
 
 
-def draw_all(cells: Cells, rows: Frame, workdirs: Mapping[str, Path], folder: Path) -> list[Path]:
+def draw_all(cells: Cells, rows: Frame, workdirs: Mapping[str, Path], folder: Path) -> tuple[list[Path], list[str]]:
     """Draw every picture that there are figures for.
 
     Args:
@@ -21,13 +21,13 @@ def draw_all(cells: Cells, rows: Frame, workdirs: Mapping[str, Path], folder: Pa
         folder: For the pictures.
 
     Returns:
-        The files: lambda.png, curves.png, cost-DATASET.png.
+        The files: lambda.png, curves.png, cost-DATASET.png; and what was left out of them.
     """
     made: dict[str, Any] = {}
     panels = lambda_panels(cells)
     if panels:
         made["lambda.png"] = draw_lambdas(panels)
-    curves = read_curves(rows, workdirs)
+    curves, notes = read_curves(rows, workdirs)
     if len(curves):
         made["curves.png"] = draw_curves([part for _, part in curves.groupby([*GROUP_COLUMNS], sort=True)])
     for dataset, part in cells.cells.groupby("dataset"):
@@ -35,4 +35,4 @@ def draw_all(cells: Cells, rows: Frame, workdirs: Mapping[str, Path], folder: Pa
             made[f"cost-{dataset}.png"] = draw_cost(part, cells.values[cells.values["dataset"] == dataset])
     for name, figure in made.items():
         figure.savefig(folder / name, dpi=150)
-    return [folder / name for name in made]
+    return [folder / name for name in made], notes

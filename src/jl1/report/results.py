@@ -3,8 +3,10 @@
 Whatever cannot be read is named and left out. docs/tables.md lists the columns.
 """
 
+import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,20 @@ import pandas as pd
 from jl1 import records
 from jl1.attack_names import full_attack_name
 from jl1.errors import UserError
-from jl1.report.columns import COLUMNS, FINAL, FINISHED, INTERRUPTED, MISSING, ON_THE_WAY, REQUIRED, WHOLE, complete
-from jl1.report.frames import Frame
-from jl1.report.run_settings import run_settings, settings_digests
+from jl1.report.columns import (
+    COLUMNS,
+    FINAL,
+    FINISHED,
+    INTERRUPTED,
+    MISSING,
+    ON_THE_WAY,
+    REQUIRED,
+    WHOLE,
+    check_cells,
+    complete,
+)
+from jl1.report.frames import Frame, read_text_table
+from jl1.report.run_settings import filled_fields, run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
 
 
@@ -26,7 +39,8 @@ class Results(NamedTuple):
         rows: Tidy rows, with `COLUMNS`.
         notes: What was left out, and why.
         configs: A config for each value of the column `settings`.
-        workdirs: Folders of the runs that have rows, by the column `run`.
+        workdirs: Folders of the runs that have rows, by the column `run`: the folder's name, after those of the
+            folders that it is in as far as others have the same.
     """
 
     rows: Frame
@@ -59,8 +73,12 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
     notes: list[str] = []
     runs = [run for folder in folders for run in _read_folder(folder, notes)]
     digests = settings_digests([run.config for run in runs])
+    filled = filled_fields([run.config for run in runs])
+    if filled:
+        notes.append(f"fields that older versions lack, counted as what the other runs have: {', '.join(filled)}")
+    names = _unlike_names({run.workdir.absolute() for run in runs})
     rows = [
-        run_settings(run.config) | {"settings": digest, "run": run.workdir.name} | row
+        run_settings(run.config) | {"settings": digest, "run": names[run.workdir.absolute()]} | row
         for run, digest in zip(runs, digests, strict=True)
         for row in run.rows
     ]
@@ -70,30 +88,46 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
         together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable", ignore_index=True),
         notes,
         {digest: run.config for digest, run in zip(digests, runs, strict=True)},
-        {run.workdir.name: run.workdir for run in runs},
+        {names[run.workdir.absolute()]: run.workdir for run in runs},
     )
 
 
+def _unlike_names(paths: Set[Path]) -> dict[Path, str]:
+    """Name absolute paths by their last part, and by more of them as long as two are named alike."""
+    names: dict[Path, str] = {}
+    num_parts = 0
+    while len(names) < len(paths):
+        num_parts += 1
+        ends = {path: Path(*path.parts[-num_parts:]).as_posix() for path in paths if path not in names}
+        counts = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if counts[end] == 1}
+    return names
+
+
 def read_rows(file: Path) -> Frame:
-    """Read tidy rows from a CSV file; columns that it lacks get their defaults.
+    """Read tidy rows from a CSV file; columns that it lacks, and empty cells, get their defaults.
 
     Raises:
-        UserError: No such file, or one without these rows.
+        UserError: No such file, one without these rows, or a cell that cannot be read.
     """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = read_text_table(file)
     except FileNotFoundError as error:
         raise UserError(f"--rows: there is no file {file}") from error
     except OSError as error:
         raise UserError(f"--rows: {file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it: {error}") from error
     lacking = sorted(REQUIRED - {*table.columns})
     if lacking:
         raise UserError(
             f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
         )
-    return complete(table)
+    try:
+        check_cells(table)
+    except ValueError as error:
+        raise UserError(f"--rows: {file}, {error}") from error
+    return complete(table.where(table != ""))
 
 
 def write_rows(rows: Frame, path: Path) -> Path:
@@ -111,8 +145,9 @@ def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
     configs = {run.workdir.name: run.config for run in runs}
     try:
         expected, unknown = expected_runs(folder, configs)
+        expected = {name: _checked(config) for name, config in expected.items()}
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{folder / 'sweep.json'} is left out: {_reason(error)}")
+        notes.append(f"{folder / 'sweep.json'} is left out: {reason(error)}")
         expected, unknown = {}, []
     if unknown:
         notes.append(
@@ -136,7 +171,7 @@ def _read_run(workdir: Path, notes: list[str]) -> _Run | None:
             raise ValueError(f"its schema is {result['schema']}, and this version reads {records.SCHEMA}")
         run = _Run(workdir, _checked(result["config"]), _rows_of(result))
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{workdir} is left out: {_reason(error)}")
+        notes.append(f"{workdir} is left out: {reason(error)}")
         return None
     return run._replace(rows=run.rows + _evaluated(workdir, result, notes))
 
@@ -152,12 +187,12 @@ def _evaluated(workdir: Path, result: Mapping[str, Any], notes: list[str]) -> li
     try:
         return [_run_facts(result) | _figure(row, result) for row in records.read_evaluation(workdir)]
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        notes.append(f"{workdir / 'evaluation.json'} is left out: {_reason(error)}")
+        notes.append(f"{workdir / 'evaluation.json'} is left out: {reason(error)}")
         return []
 
 
-def _reason(error: Exception) -> str:
-    """Say what is wrong with a file."""
+def reason(error: Exception) -> str:
+    """Say what is wrong with a file, from the error that reading it gave."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
     text = str(error).strip().partition("\n")[0]

@@ -57,9 +57,10 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_digests(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Hash of each config what has no column, so that runs of different settings are never taken together.
+    """Hash of each config what has no column, so that runs are taken together only if no setting tells them apart.
 
-    A field that an older version did not have is taken as the others', if they agree on it.
+    A field that an older version did not have is taken as the others', if they agree on it. Whether the older run was
+    made that way its config does not say: `filled_fields` names such fields.
 
     Args:
         configs: Stored configs of all runs of a table.
@@ -68,13 +69,25 @@ def settings_digests(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         Eight hexadecimal digits a config.
     """
     flat = [dict(_rest(config)) for config in configs]
+    agreed = _agreed(flat)
+    return [config_digest(agreed | fields)[:8] for fields in flat]
+
+
+def filled_fields(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what `settings_digests` takes some configs to have that lack it, as `field = value (1 of 2 runs)`."""
+    flat = [dict(_rest(config)) for config in configs]
+    filled = [(name, value, sum(name not in fields for fields in flat)) for name, value in _agreed(flat).items()]
+    return [f"{name} = {value} ({number} of {len(flat)} runs)" for name, value, number in sorted(filled) if number]
+
+
+def _agreed(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields that have one value in all the configs that have them."""
     values: dict[str, list[Any]] = {}
-    for fields in flat:
+    for fields in configs:
         for name, value in fields.items():
             if value not in values.setdefault(name, []):
                 values[name].append(value)
-    agreed = {name: found[0] for name, found in values.items() if len(found) == 1}
-    return [config_digest(agreed | fields)[:8] for fields in flat]
+    return {name: found[0] for name, found in values.items() if len(found) == 1}
 
 
 def differing_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jl1 import records
+from jl1.data_tiles import tiled_name
 
 _FILE = "sweep.json"
 
@@ -57,7 +58,8 @@ def _num_shared(one: str, other: str) -> int:
 
 def _kind(config: Mapping[str, Any]) -> str:
     """Return how the names of runs of this data set and model begin."""
-    return f"{config['data']['name']}-{config['model']['name']}-"
+    data = config["data"]
+    return f"{tiled_name(data['name'], data.get('tiles', 1))}-{config['model']['name']}-"
 
 
 def _overridden(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ NO_PICTURES = "no pictures: they need matplotlib (pip install '.[plots]' in jl1'
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine
 
 
-def write_report(folder: Path, *, command: str, page: Page, results: Results) -> list[Path]:
+def write_report(folder: Path, *, command: str, page: Page, results: Results) -> tuple[list[Path], list[str]]:
     """Write all files; those of an earlier call are replaced.
 
     Args:
@@ -25,19 +25,22 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
 
     Returns:
         table.md, table.tex, table.csv (a line a cell, accuracies as fractions), trends.csv (a line a trend), rows.csv,
-        and the pictures if matplotlib is there.
+        and the pictures if matplotlib is there; and the lines that only drawing has brought up, below the others in
+        table.md.
 
     Raises:
         UserError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        drawn = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else ([], [])
+        pictures, warnings = drawn[0], [f"warning: {note}" for note in drawn[1]]
+        page = page._replace(notes=[*page.notes, *warnings])
         (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
         (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in page.layouts) + "\n")
         page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
-        pictures = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else []
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
-    return [*(folder / name for name in _FILES), *pictures]
+    return [*(folder / name for name in _FILES), *pictures], warnings
