@@ -68,6 +68,28 @@ def test_sweeps_that_write_their_lists_at_once_lose_none(tmp_path):
     assert {run["name"] for run in read_sweep(tmp_path)} == {f"run{index}" for index in range(8)}
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": "jl1.sweep/1", "ru', "sweep.json is damaged: "),
+        ("[]", "sweep.json is damaged: its content has another form"),
+        ("null", "sweep.json is damaged: its content has another form"),
+        ('{"schema": "jl1.sweep/1"}', "sweep.json is damaged: it has no 'runs'"),
+        ('{"schema": "jl1.sweep/1", "runs": [1]}', "sweep.json is damaged: an entry of its 'runs' has another form"),
+        ('{"runs": []}', "sweep.json is damaged: it has no 'schema'"),
+        ('{"schema": "jl1.sweep/2", "runs": []}', "its schema is jl1.sweep/2, and this version reads jl1.sweep/1"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused_and_left_as_it_is(content, message, tmp_path, capsys):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(content)
+    assert main(["sweep", tiny_sweep(tmp_path), f"--workdir={folder}", "--only=seed=0"]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert (folder / "sweep.json").read_text() == content
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "lock"}
+
+
 def test_a_failed_run_is_reported_with_its_log_and_what_tries_it_again(two_sweeps):
     folder, _, outputs = two_sweeps
     (run,) = select(expand_runs(f"{folder.parent / 'tiny.py'}"), ["seed=9"])

@@ -37,6 +37,7 @@ CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
 RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
 TEMPORARY = ".tmp"
+_REMEDY = "Put a copy of it back, or move it away, and give the command again"
 
 
 def is_run(workdir: Path) -> bool:
@@ -56,7 +57,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: The folder is not that of a run, or the file is damaged.
     """
-    config = _read_json(workdir / CONFIG)
+    config = read_json(workdir / CONFIG, dict)
     if config is None:
         raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {CONFIG}")
     return config
@@ -64,7 +65,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
     """Read the result of a run, or None if there is none yet."""
-    return _read_json(workdir / RESULT)
+    return read_json(workdir / RESULT, object)
 
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
@@ -74,7 +75,7 @@ def write_result(workdir: Path, result: dict[str, Any]) -> Path:
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
     """Read the rows that `jl1 evaluate` has added to a run."""
-    return (_read_json(workdir / _EVALUATION) or {"accuracies": []})["accuracies"]
+    return (read_json(workdir / _EVALUATION, object) or {"accuracies": []})["accuracies"]
 
 
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
@@ -84,7 +85,7 @@ def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
 
 def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
     """Read the figures that were taken on the way, a row an epoch."""
-    return _read_json(workdir / _ON_THE_WAY) or []
+    return read_json(workdir / _ON_THE_WAY, list) or []
 
 
 def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
@@ -191,16 +192,49 @@ def _git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
-def _read_json(path: Path) -> Any:
-    """Read a JSON file, or return None if there is none."""
+def read_json(path: Path, form: Any, *, schema: str | None = None) -> Any:
+    """Read a JSON file, or return None if there is none.
+
+    Args:
+        path: The file.
+        form: Of what is in it: a type, a list with the form of each entry, or an object with the forms of some fields.
+        schema: What its field `schema` has to be, if it has one.
+
+    Raises:
+        UserError: The file cannot be read, is damaged, or of another schema or form.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise UserError(f"{path.parent} is not a folder") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}. {_REMEDY}") from error
+    if schema is not None and isinstance(content, dict) and content.get("schema", schema) != schema:
+        raise UserError(
+            f"{path} is left as it is: its schema is {content['schema']}, and this version reads {schema}; use the "
+            "version of jl1 that wrote it, or another folder"
+        )
+    if wrong := misfit(content, form):
+        raise UserError(f"{path} is damaged: {wrong}. {_REMEDY}")
+    return content
+
+
+def misfit(value: Any, form: Any, name: str = "its content") -> str | None:
+    """Say what in a JSON value has not the form that it should have, as for `read_json`, or None."""
+    parts: Iterator[str | None] = iter(())
+    if isinstance(form, dict) and isinstance(value, dict):
+        if lacking := [key for key in form if key not in value]:
+            return f"it has no {lacking[0]!r}"
+        parts = (misfit(value[key], part, f"its {key!r}") for key, part in form.items())
+    elif isinstance(form, list) and isinstance(value, list):
+        parts = (misfit(each, form[0], f"an entry of {name}") for each in value)
+    elif not isinstance(value, type(form) if isinstance(form, dict | list) else form):
+        return f"{name} has another form"
+    return next(filter(None, parts), None)
 
 
 def _append_line(path: Path, row: dict[str, Any]) -> None:

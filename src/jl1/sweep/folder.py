@@ -20,13 +20,14 @@ LOG = "log.txt"
 
 _SWEEP, _FAILED = "sweep.json", "failed.json"
 _NUM_LINES = 20
+_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 
 
 def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[SweepRun]) -> None:
     """Write the list of the runs, with those that an earlier command listed and this one leaves out.
 
     Raises:
-        UserError: The folder is a run's, or cannot be written.
+        UserError: The folder is a run's, or cannot be written, or its list cannot be read and so not be kept.
     """
     if (folder / "config.json").exists():
         raise UserError(f"{folder} is the folder of one run: choose another with --workdir")
@@ -49,8 +50,12 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
-    """Read the list of the runs, each with its name and overrides; empty if there is none."""
-    content = _read_json(folder / _SWEEP)
+    """Read the list of the runs, each with its name and overrides; empty if there is none.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or of another schema.
+    """
+    content = records.read_json(folder / _SWEEP, _FORM, schema=records.SWEEP_SCHEMA)
     return content["runs"] if content else []
 
 
