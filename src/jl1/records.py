@@ -37,6 +37,17 @@ CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
 RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
 TEMPORARY = ".tmp"
+
+_NUMBER = int | float
+_RESULT_FORM = {
+    "schema": str,
+    "config": dict,
+    "num_epochs": int,
+    "stopped_because": str,
+    "accuracies": [dict],
+    "seconds": {"compile": _NUMBER, "evaluate": _NUMBER},
+}
+_EVALUATION_FORM = {"schema": str, "accuracies": [dict]}
 _REMEDY = "Put a copy of it back, or move it away, and give the command again"
 
 
@@ -46,7 +57,11 @@ def is_run(workdir: Path) -> bool:
 
 
 def is_finished(workdir: Path) -> bool:
-    """Say whether the run in a folder has come to its end."""
+    """Say whether the run in a folder has come to its end.
+
+    Raises:
+        UserError: As `read_result`.
+    """
     result = read_result(workdir)
     return result is not None and result["stopped_because"] != INTERRUPTED
 
@@ -64,8 +79,12 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
-    """Read the result of a run, or None if there is none yet."""
-    return read_json(workdir / RESULT, object)
+    """Read the result of a run, or None if there is none yet.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or of another schema.
+    """
+    return read_json(workdir / RESULT, _RESULT_FORM, schema=SCHEMA)
 
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
@@ -74,8 +93,13 @@ def write_result(workdir: Path, result: dict[str, Any]) -> Path:
 
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
-    """Read the rows that `jl1 evaluate` has added to a run."""
-    return (read_json(workdir / _EVALUATION, object) or {"accuracies": []})["accuracies"]
+    """Read the rows that `jl1 evaluate` has added to a run.
+
+    Raises:
+        UserError: They cannot be read, are damaged, or of another schema.
+    """
+    content = read_json(workdir / _EVALUATION, _EVALUATION_FORM, schema=EVALUATION_SCHEMA)
+    return content["accuracies"] if content else []
 
 
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
@@ -85,7 +109,7 @@ def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
 
 def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
     """Read the figures that were taken on the way, a row an epoch."""
-    return read_json(workdir / _ON_THE_WAY, list) or []
+    return read_json(workdir / _ON_THE_WAY, [{"epoch": int}]) or []
 
 
 def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
