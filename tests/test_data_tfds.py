@@ -178,7 +178,13 @@ def test_damaged_prepared_data_is_named(site, monkeypatch):
 
 @pytest.mark.parametrize(
     "info",
-    ['{"name": "kmnist", "fileFormat": "array_record"}', '{"name": "mnist", "fileFormat": "tfrecord"}', "{"],
+    [
+        '{"name": "kmnist", "fileFormat": "array_record"}',
+        '{"name": "mnist", "fileFormat": "tfrecord"}',
+        "{",
+        "[]",
+        "null",
+    ],
 )
 def test_other_preparations_are_passed_over(tmp_path, info):
     folder = tmp_path / "tfds" / "mnist" / "3.0.1"

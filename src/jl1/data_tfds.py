@@ -163,7 +163,7 @@ def _is_readable(name: str, info: Path) -> bool:
         fields = json.loads(info.read_text())
     except (OSError, ValueError):
         return False
-    return (fields.get("name"), fields.get("fileFormat")) == (name, "array_record")
+    return isinstance(fields, dict) and (fields.get("name"), fields.get("fileFormat")) == (name, "array_record")
 
 
 def _is_reachable(url: str) -> bool:
