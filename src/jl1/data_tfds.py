@@ -41,7 +41,7 @@ def find_prepared(name: str, folders: Iterable[Path]) -> Path | None:
     for folder in folders:
         infos = [info for pattern in patterns for info in folder.glob(pattern) if _is_readable(name, info)]
         if infos:
-            return max(info.parent for info in infos)
+            return max((info.parent for info in infos), key=lambda prepared: (_version(prepared), prepared))
     return None
 
 
@@ -155,6 +155,12 @@ def _refuse_foreign_classes(description: Path) -> None:
         return fields
 
     json.loads(description.read_text(), object_hook=check)
+
+
+def _version(prepared: Path) -> list[int]:
+    """Return the numbers of a version such as 3.0.10, the name of its folder; none if it has another name."""
+    parts = prepared.name.split(".")
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else []
 
 
 def _is_readable(name: str, info: Path) -> bool:
