@@ -162,6 +162,14 @@ def test_half_a_line_is_not_read(name, tmp_path):
     assert getattr(records, f"read_{name}")(tmp_path) == [{"epoch": 1}]
 
 
+@pytest.mark.parametrize("line", [b'{"epoch": gar', b"[]", b"\xff"])
+@pytest.mark.parametrize("name", ["metrics", "trace"])
+def test_a_damaged_line_is_named(name, line, tmp_path):
+    (tmp_path / f"{name}.jsonl").write_bytes(line + b'\n{"epoch": 1}\n')
+    with pytest.raises(UserError, match=rf"{name}\.jsonl is damaged: "):
+        getattr(records, f"read_{name}")(tmp_path)
+
+
 def test_versions_name_what_can_change_a_figure():
     versions = records.versions()
     assert {"jl1", "jax", "jaxlib", "flax", "optax", "numpy", "git_commit"} == set(versions)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,40 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
         assert expected in shown
     assert "1 failed; about " in shown
+
+
+@pytest.mark.parametrize("line", ['{"epoch": gar', "[]", "{}", '{"seconds": "long"}', "\N{FORM FEED}"])
+def test_a_damaged_run_is_left_out_of_what_is_shown_and_predicted(line, two_sweeps, tmp_path):
+    folder = shutil.copytree(two_sweeps[0], tmp_path / "out")
+    first, second, third, _ = runs = expand_runs(f"{two_sweeps[0].parent / 'tiny.py'}")
+    metrics = folder / first.name / "metrics.jsonl"
+    metrics.write_text(f"{line}\n{metrics.read_text()}")
+    (folder / second.name / "result.json").write_text("{}")
+    paces = measure_paces(runs, folder)
+    assert paces[kind_of(first.config)].num_epochs == 1
+    console = Console(force_terminal=True, width=200, file=io.StringIO())
+    with open_view(console, folder) as view:
+        view.look(State(running=[first, second], waiting=[], elsewhere=[], finished=[third], failed=[]), 2)
+    assert "epoch 0 of 1" in console.file.getvalue()
+    assert "epoch 1 of 1" in console.file.getvalue()
+
+
+def test_a_run_with_a_damaged_result_has_failed_and_stops_no_other(two_sweeps, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(two_sweeps[0], tmp_path / "out")
+    monkeypatch.chdir(two_sweeps[0].parent)
+    first, second, _, last = expand_runs("tiny.py")
+    (folder / first.name / "result.json").write_text("{}")
+    for path in (folder / second.name).iterdir():  # to be trained
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / last.name / "failed.json").write_text('{"foo": 1}')
+    assert main(["sweep", "--config=tiny.py", f"--workdir={folder}", "--workers=1"]) == 1
+    output = capsys.readouterr().out.replace("\n", " ")
+    assert "2 finished, 2 failed" in output
+    assert f"failed {first.name}: " in output
+    assert "result.json is damaged: it has no 'schema'" in output
+    assert f"failed earlier, and not tried again: {last.name} (exit status unknown)" in output
+    assert "failed.json is damaged: it has no 'exit_status'" in output
+    assert records.is_finished(folder / second.name)
 
 
 def test_shards_share_the_runs_out_and_a_bad_one_is_refused():

@@ -10,10 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jl1 import records
 from jl1.sweep.children import train_command
 from jl1.sweep.expansion import SweepRun
-from jl1.sweep.folder import LOG, last_lines, read_failure
+from jl1.sweep.folder import LOG, last_lines, read_epochs, read_failure
 from jl1.sweep.pace import Forecast, forecast, kind_of, measure_paces, seconds_left
 from jl1.sweep.scheduler import State
 from jl1.terminal import duration, say
@@ -153,12 +152,12 @@ def show_end(console: Console, state: State, folder: Path, command: str, failed_
 
 def _epoch(run: SweepRun, folder: Path) -> str:
     """Say how far a run is."""
-    return f"epoch {len(records.read_metrics(folder / run.name))} of {run.config.training.num_epochs}"
+    return f"epoch {len(read_epochs(folder / run.name))} of {run.config.training.num_epochs}"
 
 
 def _facts(run: SweepRun, folder: Path) -> tuple[str, str]:
     """Return the speed and the validation accuracy of the last epoch."""
-    rows = records.read_metrics(folder / run.name)
+    rows = read_epochs(folder / run.name)
     if not rows:
         return "-", "-"
     return f"{rows[-1]['examples_per_second']:,.0f}", f"{rows[-1]['validation_accuracy']:.2%}"

@@ -149,7 +149,11 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
+    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out.
+
+    Raises:
+        UserError: The file cannot be read or is damaged.
+    """
     return _read_lines(workdir / _METRICS)
 
 
@@ -270,9 +274,18 @@ def _append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a file of JSON lines; without a file there are none."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    """Read the whole lines of a file of JSON lines, each an object; without a file there are none."""
+    try:
+        rows = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if wrong := misfit(rows, [dict]):
+        raise UserError(f"{path} is damaged: {wrong}")
+    return rows
 
 
 def write_json(path: Path, value: Any) -> Path:

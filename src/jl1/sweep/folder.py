@@ -1,6 +1,5 @@
 """What lies in the folder of a sweep: sweep.json and its lock, a folder a run, and there failed.json and log.txt."""
 
-import json
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +19,9 @@ LOG = "log.txt"
 
 _SWEEP, _FAILED = "sweep.json", "failed.json"
 _NUM_LINES = 20
-_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
+_FAILED_FORM = {"exit_status": int, "killed_by": str | None, "last_lines": [str]}
+_EPOCH_FORM = dict.fromkeys(("seconds", "examples_per_second", "validation_accuracy"), int | float)
+_SWEEP_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 
 
 def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[SweepRun]) -> None:
@@ -55,7 +56,7 @@ def read_sweep(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: It cannot be read, is damaged, or of another schema.
     """
-    content = records.read_json(folder / _SWEEP, _FORM, schema=records.SWEEP_SCHEMA)
+    content = records.read_json(folder / _SWEEP, _SWEEP_FORM, schema=records.SWEEP_SCHEMA)
     return content["runs"] if content else []
 
 
@@ -68,13 +69,25 @@ def write_failure(workdir: Path, status: int) -> None:
 
 
 def read_failure(workdir: Path) -> dict[str, Any] | None:
-    """Read how a run failed, or None if it has not."""
-    return _read_json(workdir / _FAILED)
+    """Read how a run failed, or None if it has not; of a damaged file it is known only that it has."""
+    try:
+        return records.read_json(workdir / _FAILED, _FAILED_FORM)
+    except UserError as error:
+        return {"exit_status": "unknown", "killed_by": None, "last_lines": [str(error)]}
 
 
 def forget_failure(workdir: Path) -> None:
     """Let a failed run be tried again."""
     (workdir / _FAILED).unlink(missing_ok=True)
+
+
+def read_epochs(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of a run to show and to predict: none of one whose file is damaged, which ends no sweep."""
+    try:
+        rows = records.read_metrics(workdir)
+    except UserError:
+        return []
+    return [] if records.misfit(rows, [_EPOCH_FORM]) else rows
 
 
 def write_log(workdir: Path, text: str) -> None:
@@ -91,11 +104,3 @@ def last_lines(workdir: Path, number: int) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-number:]
     except OSError:
         return []
-
-
-def _read_json(path: Path) -> Any:
-    """Read a file, or return None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

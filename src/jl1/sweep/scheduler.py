@@ -14,7 +14,7 @@ from jl1.run_folder import open_run
 from jl1.run_lock import hold_run, holder
 from jl1.sweep.engine import Attempt, Engine
 from jl1.sweep.expansion import SweepRun
-from jl1.sweep.folder import forget_failure, read_failure, write_failure, write_log
+from jl1.sweep.folder import forget_failure, read_epochs, read_failure, write_failure, write_log
 
 _SECONDS_A_LOOK = 0.2
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -209,7 +209,7 @@ class _Sweep:
         workdir = self._folder / run.name
         with suppress(OSError):  # a full disk shows in the run itself
             write_log(workdir, f"lost: {lost}")
-        num_epochs = len(records.read_metrics(workdir))
+        num_epochs = len(read_epochs(workdir))
         before, losses = self._losses.get(run.name, (num_epochs, 0))
         losses = 1 if num_epochs > before else losses + 1
         self._losses[run.name] = num_epochs, losses
