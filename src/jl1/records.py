@@ -1,7 +1,7 @@
 """The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema.
 
-A file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
-process is killed.
+A .json file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
+process is killed. To the two .jsonl files a line is added at a time: a kill may leave half of one, which is not read.
 """
 
 import importlib.util
