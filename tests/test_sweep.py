@@ -209,6 +209,17 @@ def test_shards_share_the_runs_out_and_a_bad_one_is_refused():
             take_shard(runs, text)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "is_another"),
+    [("data.tiles", 2, True), ("training.batch_size", 7, True), ("seed", 5, False), ("penalty.lam", 3.0, False)],
+)
+def test_what_decides_how_long_an_epoch_takes_makes_another_kind(field, value, is_another):
+    config = load_config("quickstart")
+    changed = load_config("quickstart")
+    changed.update_from_flattened_dict({field: value})
+    assert (kind_of(changed) != kind_of(config)) == is_another
+
+
 def test_a_forecast_fills_the_workers_and_says_what_bounds_it(tmp_path):
     runs = expand_runs("fashion")[:3]
     paces = {kind_of(run.config): Pace(10.0) for run in runs}

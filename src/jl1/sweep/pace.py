@@ -47,8 +47,9 @@ def kind_of(config: Config) -> str:
     penalty, attack = config.penalty.to_dict(), config.adversarial.to_dict()
     is_penalised = penalty.pop("lam") > 0 and penalty["name"] != "none"
     is_attacked = attack.pop("epsilon") > 0
-    data = [config.data.name, config.data.validation_size, config.training.batch_size, config.training.precision]
-    return json.dumps([config.model.to_dict(), data, is_penalised and penalty, is_attacked and attack])
+    data = [config.data.name, config.data.tiles, config.data.validation_size]
+    steps = [config.training.batch_size, config.training.precision]
+    return json.dumps([config.model.to_dict(), data, steps, is_penalised and penalty, is_attacked and attack])
 
 
 def measure_paces(runs: Sequence[SweepRun], folder: Path) -> dict[str, Pace]:
