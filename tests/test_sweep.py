@@ -199,6 +199,24 @@ def test_a_run_with_a_damaged_result_has_failed_and_stops_no_other(two_sweeps, t
     assert records.is_finished(folder / second.name)
 
 
+def test_a_run_that_cannot_be_opened_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_sweep(tmp_path)
+    (run,) = select(expand_runs("tiny.py"), ["seed=1"])
+    workdir = tmp_path / "out" / run.name
+    workdir.mkdir(parents=True)
+    (workdir / "thesis.tex").write_text("important")
+    arguments = ["sweep", config, "--workdir=out", "--only=seed=1"]
+    assert main(arguments) == 1
+    end = capsys.readouterr().out.replace("\n", " ").partition("0 finished, 1 failed, in out")[2]
+    assert f"failed: {run.name}: out/{run.name} is not the folder of a jl1 run (it has thesis.tex but" in end
+    assert "log.txt" not in end
+    assert "exit status" not in end
+    assert main([*arguments, "--dry_run"]) == 0
+    assert "1 runs, 0 finished, 0 failed, 1 left" in capsys.readouterr().out
+    assert {path.name for path in workdir.iterdir()} == {"thesis.tex", "lock", "holder.json"}
+
+
 def test_shards_share_the_runs_out_and_a_bad_one_is_refused():
     runs = expand_runs("table3")
     shards = [take_shard(runs, f"{index}/7") for index in range(7)]
