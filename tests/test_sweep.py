@@ -414,6 +414,20 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_that_goes_on_lacks_the_flag_and_nothing_that_is_only_called_like_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_sweep(tmp_path)
+    (run,) = select(expand_runs(f"{tmp_path / 'tiny.py'}"), ["seed=9"])
+    (tmp_path / "s_retry_failed" / run.name).mkdir(parents=True)
+    failure = {"exit_status": 2, "killed_by": None, "last_lines": []}
+    (tmp_path / "s_retry_failed" / run.name / "failed.json").write_text(json.dumps(failure))
+    flags = ["--workdir=s_retry_failed", "--only=seed=9", "--retry_failed=false", "--noretry_failed"]
+    assert main(["sweep", config, *flags]) == 1
+    command = json.loads((tmp_path / "s_retry_failed" / "sweep.json").read_text())["command"]
+    assert command == f"jl1 sweep {config} --workdir=s_retry_failed --only=seed=9"
+    assert f"{command} --retry_failed" in capsys.readouterr().out.replace("\n", "")
+
+
 def test_the_folder_of_one_run_is_refused(tmp_path, capsys):
     open_run(tmp_path / "run", config_to_dict(load_config("quickstart")))
     assert main(["sweep", tiny_sweep(tmp_path), f"--workdir={tmp_path / 'run'}"]) == 2
