@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from importlib import import_module
 from importlib.metadata import version
@@ -84,14 +85,16 @@ def test_evaluate_adds_rows_to_the_run(trained):
     ]
 
 
-def test_evaluate_stopped_by_control_c_goes_on_and_prints_what_the_verdicts_say(trained):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_evaluate_stopped_by_a_signal_goes_on_and_prints_what_the_verdicts_say(trained, tmp_path, number):
     cwd, _, _ = trained
     (workdir,) = (cwd / "runs").iterdir()
+    workdir = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation*"))
     flags = ("evaluate", f"--workdir={workdir}", "--epsilons=0.1", "--attacks=fgsm,pgd,apgd_ce", "--batch_size=20")
     process = start_jl1(*flags, "--max_points=200", cwd=cwd)
     while "measured: fgsm" not in process.stdout.readline():
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "the same command goes on" in output

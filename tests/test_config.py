@@ -1,12 +1,16 @@
 """Defaults, and what is refused before a run starts."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from jl1.config import default_config, validate_config
+from jl1.config_fields import field_names, read_field
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
 from jl1.models import MODELS
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUTS, PENALTIES
+
+OPTIONAL = [name for name in field_names(default_config()) if read_field(default_config(), name) is None]
 
 
 def test_the_defaults_are_the_papers_protocol():
@@ -28,9 +32,9 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("penalty.lam", -1.0, "at least 0"),
-        ("penalty.lam", float("nan"), "at least 0"),
-        ("penalty.lam", float("inf"), "finite"),
+        ("penalty.lam", -1.0, r"in \[0, 1e30\]"),
+        ("penalty.lam", float("nan"), r"in \[0, 1e30\]"),
+        ("penalty.lam", float("inf"), r"in \[0, 1e30\]"),
         ("penalty.name", "jacobian_l2", r"must be one of none, jacobian_l1.*did you mean jacobian_l1\?"),
         (
             "penalty.name",
@@ -41,6 +45,7 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("penalty.num_draws", 2, "jacobian_l1 draws nothing; estimators are jacobian_l1_sampled_classes"),
         ("penalty.memory_mb", 0, "at least 1"),
         ("penalty.every", 0, "at least 1"),
+        ("penalty.every", 2**31, "below 2"),
         ("penalty.outputs", "softmax", "logits, centred_logits, probs, log_probs"),
         ("penalty.scale", "average", "sum, mean"),
         ("adversarial.epsilon", -0.1, r"in \[0, 1\]"),
@@ -48,13 +53,19 @@ def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
         ("adversarial.labels", "guessed", "true, predicted"),
         ("adversarial.random_start", True, "needs config.adversarial.epsilon above 0"),
         ("adversarial.warmup_epochs", 3, "needs config.adversarial.epsilon above 0"),
-        ("adversarial.warmup_epochs", -1, "at least 0"),
+        ("adversarial.labels", "predicted", "needs config.adversarial.epsilon above 0"),
+        ("adversarial.coupling", "sum", "needs config.adversarial.epsilon above 0"),
+        ("adversarial.warmup_epochs", -1, r"in \[0, 10,000\]"),
+        ("adversarial.warmup_epochs", 10**8, r"in \[0, 10,000\]"),
         ("adversarial.method", "pgd", "needs config.adversarial.epsilon above 0"),
         ("adversarial.method", "madry", "twins, pgd, trades"),
         ("adversarial.num_steps", 0, "at least 1"),
         ("adversarial.step_size", 0.0, "above 0"),
         ("adversarial.clean_weight", 1.5, r"in \[0, 1\]"),
-        ("adversarial.beta", -1.0, "at least 0"),
+        ("adversarial.beta", -1.0, r"in \[0, 1e30\]"),
+        ("optimizer.b1", 1.0, r"in \[0, 1\)"),
+        ("optimizer.b2", 1.0, r"in \[0, 1\)"),
+        ("optimizer.eps", 0.0, "above 0"),
         ("model.name", "D", ", ".join(MODELS)),
         ("model.activation", "relu6", "leaky_relu"),
         ("data.name", "mnsit", r"did you mean mnist\?"),
@@ -84,6 +95,23 @@ def test_a_bad_value_is_refused_by_name(field, value, message):
     with pytest.raises(UserError, match=message) as caught:
         validate_config(config)
     assert f"config.{field}=" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", [name for name in field_names(default_config()) if name not in OPTIONAL])
+def test_none_is_refused_where_the_default_is_a_value(field):
+    config = default_config()
+    config.update_from_flattened_dict({field: None})
+    with pytest.raises(UserError, match=rf"config\.{field}=None: must be of type"):
+        validate_config(config)
+
+
+@pytest.mark.parametrize(("field", "value"), [("penalty.lam", "50"), ("seed", True), ("seed", 1.0), ("data.name", 5)])
+def test_another_type_is_refused_however_it_got_there(field, value):
+    config = ConfigDict(default_config().to_dict())  # one's own, not locked and without types
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=rf"config\.{field}={value!r}: must be of type"):
+        validate_config(config)
 
 
 @pytest.mark.parametrize(

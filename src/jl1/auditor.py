@@ -17,6 +17,7 @@ from jl1.audit.check import Check
 from jl1.battery import Battery
 from jl1.checkpoints import digest_of_arrays
 from jl1.config import Config
+from jl1.data_tiles import tiled_name
 from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.problems import create_module
@@ -170,8 +171,10 @@ def _made(options: AuditOptions, battery: Battery) -> dict[str, Any]:
 
 def _bind(source: Trained, trained: Trained) -> LogitsFn:
     """Return another run's network, if it is one for the same data."""
-    if source.data.fingerprint != trained.data.fingerprint:
-        raise UserError(f"--transfer_from: that run was trained on {source.data.name}, this one on {trained.data.name}")
+    same_data = source.data.fingerprint == trained.data.fingerprint
+    if not same_data or source.config.data.tiles != trained.config.data.tiles:
+        names = [tiled_name(run.data.name, run.config.data.tiles) for run in (source, trained)]
+        raise UserError(f"--transfer_from: that run was trained on {names[0]}, this one on {names[1]}")
     return partial(source.apply_fn, source.params)
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from jl1.cli_flags import describe_flags
 from jl1.config_folder import config_names
 from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError
+from jl1.interrupts import sigterm_as_ctrl_c
 from jl1.terminal import open_console, open_error_console, say
 
 _HELP = ("help", "-h", "--help", "--helpshort", "--helpfull")
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command not in _WITHOUT_JAX:
             _set_up_jax()
-        return import_module(f"jl1.commands.{command}").run(arguments)
+        with sigterm_as_ctrl_c():
+            return import_module(f"jl1.commands.{command}").run(arguments)
     except InterruptedEarlyError as error:
         say(errors, f"{error}")
         return error.exit_status

@@ -14,7 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from jl1.attacks.ensemble import BUDGETS
 from jl1.attacks.suite import ATTACKS
-from jl1.config_fields import read_field
+from jl1.config_fields import field_names, read_field
 from jl1.data import DATASETS
 from jl1.data_sources import EMBEDDED
 from jl1.data_tiles import MOST_TILES, num_classes_of
@@ -134,8 +134,19 @@ def validate_config(config: Config) -> None:
     Raises:
         UserError: All that is wrong, one line each: the field, its value, what is allowed.
     """
-    if problems := list(_problems(config)):
+    if problems := list(_type_problems(config)) or list(_problems(config)):
         raise UserError("the config cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _type_problems(config: Config) -> Iterator[str]:
+    """Yield one line for every field of another type than its default, such as None where a number must be."""
+    defaults = default_config()
+    for field in field_names(defaults):
+        value, default = read_field(config, field), read_field(defaults, field)
+        wanted = (int, float) if isinstance(default, float) else (type(default),)
+        fits = isinstance(value, wanted) and isinstance(value, bool) == isinstance(default, bool)
+        if default is not None and not fits:
+            yield f"config.{field}={value!r}: must be of type {wanted[-1].__name__}, like the default {default!r}"
 
 
 def _problems(config: Config) -> Iterator[str]:
@@ -171,7 +182,7 @@ def _unused_problems(config: Config) -> Iterator[str]:
 
 
 def _penalty_problems(config: Config) -> Iterator[str]:
-    """Yield a line for every setting of the penalty that its name does not go with."""
+    """Yield a line for every setting without which, or with which, a penalty of this name cannot be."""
     name, num_draws, num_classes = config.penalty.name, config.penalty.num_draws, num_classes_of(config.data.tiles)
     if num_draws > 1 and name not in ESTIMATORS:
         yield f"config.penalty.num_draws={num_draws}: {name} draws nothing; estimators are {', '.join(ESTIMATORS)}"
@@ -188,7 +199,7 @@ def _attack_problems(settings: Config) -> Iterator[str]:
     """Yield a line for every setting of the attack in training that would have no effect."""
     defaults, method = default_config().adversarial, settings.method
     for name in [name for name in settings if settings[name] != defaults[name]]:
-        if settings.epsilon == 0 and name in ("method", "random_start", "warmup_epochs"):
+        if settings.epsilon == 0:
             yield f"config.adversarial.{name}={settings[name]!r}: needs config.adversarial.epsilon above 0"
         users = [user for user, fields in _METHODS.items() if name in fields]
         if users and method in _METHODS and method not in users:
@@ -247,18 +258,20 @@ _COUNTS = (
     *("evaluation.pgd_steps", "evaluation.pgd_restarts", "evaluation.batch_size", "evaluation.max_points"),
 )
 _SEEDS = ("seed", "seeds.init", "seeds.order", "seeds.attack", "data.split_seed")
+_BELOW_ONE = ("adversarial.smoothing", "training.smoothing", "optimizer.b1", "optimizer.b2")
 _RANGES = {
     **dict.fromkeys(_SEEDS, (0, 2**32 - 1, "in [0, 2**32)")),
     **dict.fromkeys(_COUNTS, (1, float("inf"), "at least 1")),
     "data.tiles": (1, MOST_TILES, f"1 to {MOST_TILES} images side by side"),
-    "penalty.lam": (0, 1e30, "a finite number, at least 0 (a negative lambda would reward large derivatives)"),
-    **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1")),
+    "penalty.lam": (0, 1e30, "a number in [0, 1e30] (a negative lambda would reward large derivatives)"),
+    **dict.fromkeys(("penalty.every", "adversarial.num_steps"), (1, 2**31 - 1, "at least 1, and below 2**31")),
     "adversarial.epsilon": (0, 1, "in [0, 1], the range of the inputs (8 grey levels are 8/255)"),
-    "adversarial.warmup_epochs": (0, 2**31 - 1, "at least 0"),
+    "adversarial.warmup_epochs": (0, 10_000, "in [0, 10,000]"),  # its steps are counted in 32 bits
     "adversarial.step_size": (1e-9, 1, "above 0 and at most 1, the range of the inputs"),
-    **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a finite number, at least 0")),
-    **dict.fromkeys(("adversarial.clean_weight", "optimizer.b1", "optimizer.b2", "optimizer.eps"), (0, 1, "in [0, 1]")),
-    **dict.fromkeys(("adversarial.smoothing", "training.smoothing"), (0, 1 - 1e-9, "in [0, 1)")),
+    **dict.fromkeys(("adversarial.beta", "optimizer.learning_rate"), (0, 1e30, "a number in [0, 1e30]")),
+    "adversarial.clean_weight": (0, 1, "in [0, 1]"),
+    "optimizer.eps": (1e-30, 1, "above 0 and at most 1: Adam divides by it where gradients are 0"),
+    **dict.fromkeys(_BELOW_ONE, (0, 1 - 1e-9, "in [0, 1)")),
     "training.stopping_tolerance": (0, 1, "in [0, 1], a fraction"),
     "log.traced_points": (0, 100, "in [0, 100], a few hundred numbers an epoch each"),
 }

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop; a second one ends the process."""
+"""Ctrl-C and SIGTERM: the end of a command, or in training a request to stop, where a second one ends the process."""
 
 import os
 import signal
@@ -33,6 +33,20 @@ def stop_on_signals(announce: Callable[[], None]) -> Iterator[Callable[[], bool]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM too, which schedulers send, so that both end a command alike."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_when_stdin_closes() -> None:
