@@ -335,7 +335,7 @@ def test_the_argument_reaches_a_sweep_that_takes_it(tmp_path):
     [
         ("add(**{'penalty.lamm': 1.0})", r"no field config\.penalty\.lamm; did you mean config\.penalty\.lam\?"),
         ("add(**{'penalty.lam': 'much'})", r"sets config\.penalty\.lam='much'"),
-        ("add(**{'penalty.lam': -1.0})", "at least 0"),
+        ("add(**{'penalty.lam': -1.0})", "a negative lambda"),
         ("add(seed=1, penalty=2)", r"no field config\.penalty"),
         ("pass", "adds no run"),
         ("1 / 0", "fails with ZeroDivisionError"),
