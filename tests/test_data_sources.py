@@ -120,7 +120,7 @@ def test_a_header_that_promises_petabytes_is_refused_without_reading(tmp_path):
         (make_arrays(height=32), "the images are 32 x 28, but those of mnist are 28 x 28 x 1"),
         (
             make_arrays() | {TRAIN_LABELS: np.array([0, 9, 3, 10, 1, 2], np.uint8)},
-            "label number 3 is 10; mnist has 0 to 9",
+            "train-labels-idx1-ubyte: label number 3 is 10; mnist has 0 to 9",
         ),
     ],
 )

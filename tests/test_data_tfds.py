@@ -176,9 +176,25 @@ def test_damaged_prepared_data_is_named(site, monkeypatch):
         data.load_dataset("mnist")
 
 
+@pytest.mark.parametrize("names", [("3.0.9", "3.0.10"), ("zeros", "1.0.0"), ("a", "b")])
+def test_the_newest_preparation_is_that_of_the_largest_version(names, tmp_path):
+    for name in names:
+        (tmp_path / "mnist" / name).mkdir(parents=True)
+        info = '{"name": "mnist", "fileFormat": "array_record"}'
+        (tmp_path / "mnist" / name / "dataset_info.json").write_text(info)
+    for folder in (tmp_path, tmp_path / "mnist"):
+        assert data_tfds.find_prepared("mnist", [folder]) == tmp_path / "mnist" / names[-1]
+
+
 @pytest.mark.parametrize(
     "info",
-    ['{"name": "kmnist", "fileFormat": "array_record"}', '{"name": "mnist", "fileFormat": "tfrecord"}', "{"],
+    [
+        '{"name": "kmnist", "fileFormat": "array_record"}',
+        '{"name": "mnist", "fileFormat": "tfrecord"}',
+        "{",
+        "[]",
+        "null",
+    ],
 )
 def test_other_preparations_are_passed_over(tmp_path, info):
     folder = tmp_path / "tfds" / "mnist" / "3.0.1"

@@ -278,6 +278,26 @@ def test_a_run_without_a_checkpoint_is_refused(trained, tmp_path):
         evaluate_run(workdir, options=OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": "jl1.evaluation/1", "accura', "is damaged: Unterminated string"),
+        ('{"schema": "jl1.evaluation/2", "accuracies": []}', "its schema is jl1.evaluation/2, and this version reads"),
+        ("[]", "is damaged: its content has another form"),
+        ('{"a": 1}', "is damaged: it has no 'schema'"),
+        ('{"schema": "jl1.evaluation/1", "accuracies": 3}', "its 'accuracies' has another form"),
+        ('{"schema": "jl1.evaluation/1", "accuracies": [1]}', "an entry of its 'accuracies' has another form"),
+    ],
+)
+def test_rows_that_cannot_be_kept_are_refused_before_the_attacks(content, message, trained, attacked, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "evaluation.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        evaluate_run(workdir, options=OPTIONS)
+    assert attacked == []
+    assert (workdir / "evaluation.json").read_text() == content
+
+
 def test_a_folder_that_cannot_be_written_is_refused_first(trained, attacked, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     (workdir / "evaluation").write_text("in the way")

@@ -235,6 +235,27 @@ def test_a_run_without_a_result_is_refused(workdir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("why", "num_notices"), [("interrupted", 1), ("num_epochs", 0)])
+def test_an_interrupted_run_is_exported_and_said_to_be_one(why, num_notices, workdir, tmp_path, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    result = json.loads((copy / "result.json").read_text())
+    (copy / "result.json").write_text(json.dumps(result | {"stopped_because": why}))
+    assert main(["export", f"--workdir={copy}", f"--out={tmp_path / 'out'}", "--format=safetensors"]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert said.count("this run is not finished: it was interrupted after 2 epochs") == num_notices
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": "jl1.result/2"}'])
+def test_a_damaged_or_foreign_result_is_refused(workdir, tmp_path, content, capsys):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "result.json").write_text(content)
+    for arguments in (["export", f"--workdir={copy}", f"--out={tmp_path / 'out'}"], ["train", f"--workdir={copy}"]):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err.replace("\n", " ")
+        assert "result.json is damaged: it" in error or "its schema is jl1.result/2, and this version reads" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_checkpoint_that_the_figures_are_not_of_is_refused(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     with Checkpoints(copy / "checkpoints") as checkpoints:

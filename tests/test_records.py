@@ -13,8 +13,18 @@ from jl1.run_folder import open_run
 CONFIG = {"seed": 0, "penalty": {"lam": 1.0}}
 
 
+RESULT = {
+    "schema": "jl1.result/1",
+    "config": CONFIG,
+    "num_epochs": 1,
+    "stopped_because": "num_epochs",
+    "accuracies": [],
+    "seconds": {"compile": 1, "evaluate": 0.5},
+}
+
+
 def finish(workdir, stopped_because):
-    records.write_result(workdir, {"stopped_because": stopped_because})
+    records.write_result(workdir, RESULT | {"stopped_because": stopped_because})
 
 
 def test_a_new_folder_is_made_with_the_config_in_it(tmp_path):
@@ -84,10 +94,49 @@ def test_a_folder_without_permission_is_explained(tmp_path):
         open_run(tmp_path / "run", CONFIG)
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"seed": ')
-    with pytest.raises(UserError, match=r"config\.json is damaged"):
+@pytest.mark.parametrize("content", ['{"seed": ', "[]", "3", '"x"', "null"])
+def test_a_damaged_config_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json is damaged: "):
         records.read_config(tmp_path)
+
+
+def test_a_config_that_is_a_folder_is_named(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match=r"config\.json cannot be read: Is a directory"):
+        records.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"result\.json is damaged: Expecting value.* Put a copy of it back, or move it away"),
+        ("[]", "damaged: its content has another form"),
+        ("3", "damaged: its content has another form"),
+        ("null", "damaged: its content has another form"),
+        ("{}", "damaged: it has no 'schema'"),
+        ({"schema": "jl1.result/2"}, r"schema is jl1\.result/2, and this version reads jl1\.result/1; use the version"),
+        ({"schema": 1}, r"its schema is 1, and"),
+        ({"stopped_because": None}, "its 'stopped_because' has another form"),
+        ({"seconds": {"compile": 1}}, "it has no 'evaluate'"),
+        ({"seconds": {"compile": 1, "evaluate": "long"}}, "its 'evaluate' has another form"),
+        ({"accuracies": {}}, "its 'accuracies' has another form"),
+        ({"accuracies": [{}, 1]}, "an entry of its 'accuracies' has another form"),
+    ],
+)
+def test_a_damaged_or_foreign_result_is_named_and_the_run_left_alone(content, message, tmp_path):
+    open_run(tmp_path, CONFIG)
+    (tmp_path / "result.json").write_text(content if isinstance(content, str) else json.dumps(RESULT | content))
+    for use in (records.read_result, records.is_finished, lambda workdir: open_run(workdir, CONFIG)):
+        with pytest.raises(UserError, match=message):
+            use(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "null", "[1]", '[{"accuracies": []}]'])
+def test_damaged_figures_on_the_way_are_named(content, tmp_path):
+    (tmp_path / "at_epochs.json").write_text(content)
+    with pytest.raises(UserError, match=r"at_epochs\.json is damaged: "):
+        records.read_at_epochs(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +160,14 @@ def test_epochs_are_cut_back_to_what_the_checkpoint_knows(tmp_path, name, append
 def test_half_a_line_is_not_read(name, tmp_path):
     (tmp_path / f"{name}.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "lo')
     assert getattr(records, f"read_{name}")(tmp_path) == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("line", [b'{"epoch": gar', b"[]", b"\xff"])
+@pytest.mark.parametrize("name", ["metrics", "trace"])
+def test_a_damaged_line_is_named(name, line, tmp_path):
+    (tmp_path / f"{name}.jsonl").write_bytes(line + b'\n{"epoch": 1}\n')
+    with pytest.raises(UserError, match=rf"{name}\.jsonl is damaged: "):
+        getattr(records, f"read_{name}")(tmp_path)
 
 
 def test_versions_name_what_can_change_a_figure():

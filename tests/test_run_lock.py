@@ -12,7 +12,7 @@ from jl1.config_files import config_to_dict
 from jl1.errors import RunHeldError, UserError
 from jl1.experiment import train_and_evaluate
 from jl1.run_folder import open_run
-from jl1.run_lock import hold_run
+from jl1.run_lock import hold_run, holder
 
 HOLD = """\
 import sys, time
@@ -44,6 +44,12 @@ def test_a_run_that_another_process_has_is_refused_with_its_name_and_free_when_t
     process.wait()
     with hold_run(workdir):
         assert f'"pid": {process.pid}' not in (workdir / "holder.json").read_text()
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"pi', b"\xff"])
+def test_a_damaged_name_of_the_holder_is_no_reason_for_a_traceback(content, tmp_path):
+    (tmp_path / "holder.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert holder(tmp_path) == "another process"
 
 
 def test_a_process_may_take_a_run_again_that_it_has(tmp_path):

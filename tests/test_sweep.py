@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,28 @@ def test_sweeps_that_write_their_lists_at_once_lose_none(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda runs: write_sweep(tmp_path, config="tiny", command="jl1 sweep", runs=runs), lists))
     assert {run["name"] for run in read_sweep(tmp_path)} == {f"run{index}" for index in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": "jl1.sweep/1", "ru', "sweep.json is damaged: "),
+        ("[]", "sweep.json is damaged: its content has another form"),
+        ("null", "sweep.json is damaged: its content has another form"),
+        ('{"schema": "jl1.sweep/1"}', "sweep.json is damaged: it has no 'runs'"),
+        ('{"schema": "jl1.sweep/1", "runs": [1]}', "sweep.json is damaged: an entry of its 'runs' has another form"),
+        ('{"runs": []}', "sweep.json is damaged: it has no 'schema'"),
+        ('{"schema": "jl1.sweep/2", "runs": []}', "its schema is jl1.sweep/2, and this version reads jl1.sweep/1"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused_and_left_as_it_is(content, message, tmp_path, capsys):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(content)
+    assert main(["sweep", tiny_sweep(tmp_path), f"--workdir={folder}", "--only=seed=0"]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert (folder / "sweep.json").read_text() == content
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "lock"}
 
 
 def test_a_failed_run_is_reported_with_its_log_and_what_tries_it_again(two_sweeps):
@@ -142,6 +165,58 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     assert "1 failed; about " in shown
 
 
+@pytest.mark.parametrize("line", ['{"epoch": gar', "[]", "{}", '{"seconds": "long"}', "\N{FORM FEED}"])
+def test_a_damaged_run_is_left_out_of_what_is_shown_and_predicted(line, two_sweeps, tmp_path):
+    folder = shutil.copytree(two_sweeps[0], tmp_path / "out")
+    first, second, third, _ = runs = expand_runs(f"{two_sweeps[0].parent / 'tiny.py'}")
+    metrics = folder / first.name / "metrics.jsonl"
+    metrics.write_text(f"{line}\n{metrics.read_text()}")
+    (folder / second.name / "result.json").write_text("{}")
+    paces = measure_paces(runs, folder)
+    assert paces[kind_of(first.config)].num_epochs == 1
+    console = Console(force_terminal=True, width=200, file=io.StringIO())
+    with open_view(console, folder) as view:
+        view.look(State(running=[first, second], waiting=[], elsewhere=[], finished=[third], failed=[]), 2)
+    assert "epoch 0 of 1" in console.file.getvalue()
+    assert "epoch 1 of 1" in console.file.getvalue()
+
+
+def test_a_run_with_a_damaged_result_has_failed_and_stops_no_other(two_sweeps, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(two_sweeps[0], tmp_path / "out")
+    monkeypatch.chdir(two_sweeps[0].parent)
+    first, second, _, last = expand_runs("tiny.py")
+    (folder / first.name / "result.json").write_text("{}")
+    for path in (folder / second.name).iterdir():  # to be trained
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / last.name / "failed.json").write_text('{"foo": 1}')
+    assert main(["sweep", "--config=tiny.py", f"--workdir={folder}", "--workers=1"]) == 1
+    output = capsys.readouterr().out.replace("\n", " ")
+    assert "2 finished, 2 failed" in output
+    assert f"failed {first.name}: " in output
+    assert "result.json is damaged: it has no 'schema'" in output
+    assert f"failed earlier, and not tried again: {last.name} (exit status unknown)" in output
+    assert "failed.json is damaged: it has no 'exit_status'" in output
+    assert records.is_finished(folder / second.name)
+
+
+def test_a_run_that_cannot_be_opened_is_said_with_the_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_sweep(tmp_path)
+    (run,) = select(expand_runs("tiny.py"), ["seed=1"])
+    workdir = tmp_path / "out" / run.name
+    workdir.mkdir(parents=True)
+    (workdir / "thesis.tex").write_text("important")
+    arguments = ["sweep", config, "--workdir=out", "--only=seed=1"]
+    assert main(arguments) == 1
+    end = capsys.readouterr().out.replace("\n", " ").partition("0 finished, 1 failed, in out")[2]
+    assert f"failed: {run.name}: out/{run.name} is not the folder of a jl1 run (it has thesis.tex but" in end
+    assert "log.txt" not in end
+    assert "exit status" not in end
+    assert main([*arguments, "--dry_run"]) == 0
+    assert "1 runs, 0 finished, 0 failed, 1 left" in capsys.readouterr().out
+    assert {path.name for path in workdir.iterdir()} == {"thesis.tex", "lock", "holder.json"}
+
+
 def test_shards_share_the_runs_out_and_a_bad_one_is_refused():
     runs = expand_runs("table3")
     shards = [take_shard(runs, f"{index}/7") for index in range(7)]
@@ -150,6 +225,17 @@ def test_shards_share_the_runs_out_and_a_bad_one_is_refused():
     for text in ("7/7", "1", "-1/3", "0/0", "a/b"):
         with pytest.raises(UserError, match="give i/n"):
             take_shard(runs, text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "is_another"),
+    [("data.tiles", 2, True), ("training.batch_size", 7, True), ("seed", 5, False), ("penalty.lam", 3.0, False)],
+)
+def test_what_decides_how_long_an_epoch_takes_makes_another_kind(field, value, is_another):
+    config = load_config("quickstart")
+    changed = load_config("quickstart")
+    changed.update_from_flattened_dict({field: value})
+    assert (kind_of(changed) != kind_of(config)) == is_another
 
 
 def test_a_forecast_fills_the_workers_and_says_what_bounds_it(tmp_path):
@@ -249,7 +335,7 @@ def test_the_argument_reaches_a_sweep_that_takes_it(tmp_path):
     [
         ("add(**{'penalty.lamm': 1.0})", r"no field config\.penalty\.lamm; did you mean config\.penalty\.lam\?"),
         ("add(**{'penalty.lam': 'much'})", r"sets config\.penalty\.lam='much'"),
-        ("add(**{'penalty.lam': -1.0})", "at least 0"),
+        ("add(**{'penalty.lam': -1.0})", "a negative lambda"),
         ("add(seed=1, penalty=2)", r"no field config\.penalty"),
         ("pass", "adds no run"),
         ("1 / 0", "fails with ZeroDivisionError"),
@@ -326,6 +412,20 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(arguments, message, tmp
     assert main(arguments) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_that_goes_on_lacks_the_flag_and_nothing_that_is_only_called_like_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_sweep(tmp_path)
+    (run,) = select(expand_runs(f"{tmp_path / 'tiny.py'}"), ["seed=9"])
+    (tmp_path / "s_retry_failed" / run.name).mkdir(parents=True)
+    failure = {"exit_status": 2, "killed_by": None, "last_lines": []}
+    (tmp_path / "s_retry_failed" / run.name / "failed.json").write_text(json.dumps(failure))
+    flags = ["--workdir=s_retry_failed", "--only=seed=9", "--retry_failed=false", "--noretry_failed"]
+    assert main(["sweep", config, *flags]) == 1
+    command = json.loads((tmp_path / "s_retry_failed" / "sweep.json").read_text())["command"]
+    assert command == f"jl1 sweep {config} --workdir=s_retry_failed --only=seed=9"
+    assert f"{command} --retry_failed" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_the_folder_of_one_run_is_refused(tmp_path, capsys):

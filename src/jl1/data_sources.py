@@ -42,8 +42,10 @@ def record_dtype(name: str) -> np.dtype:
     return np.dtype([("image", np.uint8, IMAGE_SHAPES[name]), ("label", np.uint8), ("is_test", np.bool_)])
 
 
-def make_records(name: str, images: np.ndarray, labels: np.ndarray, *, num_train: int, where: str) -> np.ndarray:
-    """Check that images and labels belong to the dataset and join them; `where` names them in messages."""
+def make_records(
+    name: str, images: np.ndarray, labels: np.ndarray, *, num_train: int, where: str, labels_where: str | None = None
+) -> np.ndarray:
+    """Check that images and labels belong to the dataset and join them; `where` and `labels_where` name their files."""
     shape = IMAGE_SHAPES[name]
     if len(images) != len(labels):
         raise UserError(f"{where}: {len(images):,} images, but {len(labels):,} labels")
@@ -52,7 +54,9 @@ def make_records(name: str, images: np.ndarray, labels: np.ndarray, *, num_train
         raise UserError(f"{where}: the images are {given}, but those of {name} are {wanted}")
     if labels.max() >= NUM_CLASSES:
         index = int(np.argmax(labels >= NUM_CLASSES))
-        raise UserError(f"{where}: label number {index} is {labels[index]}; {name} has 0 to {NUM_CLASSES - 1}")
+        raise UserError(
+            f"{labels_where or where}: label number {index} is {labels[index]}; {name} has 0 to {NUM_CLASSES - 1}"
+        )
     records = np.empty(len(images), record_dtype(name))
     records["image"] = images.reshape(-1, *shape)
     records["label"] = labels
@@ -91,7 +95,8 @@ def read_files(name: str, files: Mapping[str, Path]) -> np.ndarray:
     for images_name, labels_name in (_IDX_FILES[:2], _IDX_FILES[2:]):
         images, labels = read_idx(files[images_name], 3), read_idx(files[labels_name], 1)
         num_train = len(images) if images_name.startswith("train") else 0
-        halves.append(make_records(name, images, labels, num_train=num_train, where=str(files[images_name])))
+        where, labels_where = str(files[images_name]), str(files[labels_name])
+        halves.append(make_records(name, images, labels, num_train=num_train, where=where, labels_where=labels_where))
     return np.concatenate(halves)
 
 

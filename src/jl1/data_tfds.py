@@ -41,7 +41,7 @@ def find_prepared(name: str, folders: Iterable[Path]) -> Path | None:
     for folder in folders:
         infos = [info for pattern in patterns for info in folder.glob(pattern) if _is_readable(name, info)]
         if infos:
-            return max(info.parent for info in infos)
+            return max((info.parent for info in infos), key=lambda prepared: (_version(prepared), prepared))
     return None
 
 
@@ -157,13 +157,19 @@ def _refuse_foreign_classes(description: Path) -> None:
     json.loads(description.read_text(), object_hook=check)
 
 
+def _version(prepared: Path) -> list[int]:
+    """Return the numbers of a version such as 3.0.10, the name of its folder; none if it has another name."""
+    parts = prepared.name.split(".")
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else []
+
+
 def _is_readable(name: str, info: Path) -> bool:
     """Tell whether a dataset_info.json is of this dataset, in the one format that needs no TensorFlow."""
     try:
         fields = json.loads(info.read_text())
     except (OSError, ValueError):
         return False
-    return (fields.get("name"), fields.get("fileFormat")) == (name, "array_record")
+    return isinstance(fields, dict) and (fields.get("name"), fields.get("fileFormat")) == (name, "array_record")
 
 
 def _is_reachable(url: str) -> bool:

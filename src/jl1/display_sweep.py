@@ -10,10 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jl1 import records
 from jl1.sweep.children import train_command
 from jl1.sweep.expansion import SweepRun
-from jl1.sweep.folder import LOG, last_lines, read_failure
+from jl1.sweep.folder import LOG, last_lines, read_epochs, read_failure
 from jl1.sweep.pace import Forecast, forecast, kind_of, measure_paces, seconds_left
 from jl1.sweep.scheduler import State
 from jl1.terminal import duration, say
@@ -53,14 +52,7 @@ class PlainView:
 
     def _summary(self, state: State, num_workers: int) -> str:
         """Count the runs, and say when they will be over."""
-        counts = {
-            "finished": state.finished,
-            "running": state.running,
-            "elsewhere": state.elsewhere,
-            "left": state.waiting,
-            "failed": state.failed,
-        }
-        text = ", ".join(f"{len(runs)} {name}" for name, runs in counts.items() if runs or name != "failed")
+        text = ", ".join(f"{len(runs)} {name}" for name, runs in _places(state).items() if runs or name != "failed")
         unfinished = [*state.running, *state.elsewhere, *state.waiting]
         paces = measure_paces([*unfinished, *state.finished], self._folder)
         predicted = forecast(unfinished, self._folder, paces, num_workers=max(num_workers, 1))
@@ -119,10 +111,10 @@ def describe_forecast(predicted: Forecast | None) -> str:
 def show_runs(console: Console, runs: Sequence[SweepRun], state: State) -> None:
     """List the runs with what each sets, and where it is."""
     table = Table("run", "where", "sets")
-    where = {run.name: name for name, those in state._asdict().items() for run in those}
+    where = {run.name: name for name, those in _places(state).items() for run in those}
     for run in runs:
         sets = " ".join(f"{field}={value}" for field, value in run.overrides.items())
-        table.add_row(Text(run.name, overflow="fold"), where[run.name].replace("waiting", "left"), Text(sets))
+        table.add_row(Text(run.name, overflow="fold"), where[run.name], Text(sets))
     console.print(table)
 
 
@@ -139,9 +131,12 @@ def show_end(console: Console, state: State, folder: Path, command: str, failed_
     say(console, f"\n{len(state.finished)} finished, {len(state.failed)} failed, in {folder}")
     for run in state.failed:
         workdir = folder / run.name
-        failure = read_failure(workdir) or {"exit_status": "none", "killed_by": None, "last_lines": []}
-        how = f"killed by {failure['killed_by']}" if failure["killed_by"] else f"exit status {failure['exit_status']}"
+        failure = read_failure(workdir)
         when = "failed earlier, and not tried again" if run.name in failed_before else "failed"
+        if failure is None:  # it could not be opened, and so nothing was written into its folder
+            say(console, f"{when}: {run.name}: {state.reasons.get(run.name, 'its failed.json is gone')}")
+            continue
+        how = f"killed by {failure['killed_by']}" if failure["killed_by"] else f"exit status {failure['exit_status']}"
         say(console, f"{when}: {run.name} ({how}), log {workdir / LOG}")
         say(console, "\n".join(f"    {line}" for line in failure["last_lines"][-3:]))
         say(console, f"  to try it again: {train_command(workdir)}")
@@ -151,14 +146,25 @@ def show_end(console: Console, state: State, folder: Path, command: str, failed_
         say(console, f"{left} left; the same command goes on with them: {command}")
 
 
+def _places(state: State) -> dict[str, list[SweepRun]]:
+    """Return the runs by the word for where they are."""
+    return {
+        "finished": state.finished,
+        "running": state.running,
+        "elsewhere": state.elsewhere,
+        "left": state.waiting,
+        "failed": state.failed,
+    }
+
+
 def _epoch(run: SweepRun, folder: Path) -> str:
     """Say how far a run is."""
-    return f"epoch {len(records.read_metrics(folder / run.name))} of {run.config.training.num_epochs}"
+    return f"epoch {len(read_epochs(folder / run.name))} of {run.config.training.num_epochs}"
 
 
 def _facts(run: SweepRun, folder: Path) -> tuple[str, str]:
     """Return the speed and the validation accuracy of the last epoch."""
-    rows = records.read_metrics(folder / run.name)
+    rows = read_epochs(folder / run.name)
     if not rows:
         return "-", "-"
     return f"{rows[-1]['examples_per_second']:,.0f}", f"{rows[-1]['validation_accuracy']:.2%}"

@@ -73,12 +73,13 @@ def evaluate_run(
         In evaluation.json they stand beside the older ones, of which those that measure the same are replaced.
 
     Raises:
-        UserError: No such run, no checkpoint, another model's or a damaged one, other data, or a folder that
-            cannot be written or that another process works on.
+        UserError: No such run, no checkpoint, another model's or a damaged one, other data, an evaluation.json that
+            cannot be read, or a folder that cannot be written or that another process works on.
     """
     reporter = reporter or Reporter()
     records.read_config(workdir)  # before the lock would make a folder that is no run's
     with hold_run(workdir):
+        records.read_evaluation(workdir)  # before the attacks: rows that cannot be read cannot be kept either
         trained = load_trained(workdir, data_dir=data_dir, reporter=reporter)
         return _Evaluation(workdir, trained, options, reporter, devices or Devices()).rows()
 

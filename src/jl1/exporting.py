@@ -52,7 +52,7 @@ def export_run(
         out: The new folder: it is there whole or not at all.
         formats: Which of `FORMATS`; model.json and points.safetensors are always written.
         data_dir: Folder with the data, if it is not where it was in training.
-        reporter: Told of a damaged checkpoint; silent if not given.
+        reporter: Told of a damaged checkpoint, and that a run was interrupted; silent if not given.
 
     Returns:
         The files.
@@ -63,7 +63,10 @@ def export_run(
     """
     if out.exists():
         raise UserError(f"{out} exists and is left as it is; choose a new folder with --out")
-    result = _read_result(workdir)
+    result, reporter = _read_result(workdir), reporter or Reporter()
+    if result["stopped_because"] == records.INTERRUPTED:
+        epochs = f"{result['num_epochs']} epoch{'s' * (result['num_epochs'] != 1)}"
+        reporter.notice(f"this run is not finished: it was interrupted after {epochs}, and so this is its network then")
     run = load_trained(workdir, data_dir=data_dir, reporter=reporter)
     if run.epoch != result["num_epochs"]:
         raise UserError(
@@ -104,7 +107,7 @@ def export_logits(logits_fn: LogitsFn, input_shape: tuple[int, ...]) -> bytes:
 
 
 def _read_result(workdir: Path) -> dict[str, Any]:
-    """Read result.json, which stands for a run that has ended."""
+    """Read result.json, which stands for a run that has ended or was interrupted."""
     records.read_config(workdir)
     result = records.read_result(workdir)
     if result is None:

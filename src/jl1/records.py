@@ -1,7 +1,7 @@
 """The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema.
 
-A file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
-process is killed.
+A .json file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
+process is killed. To the two .jsonl files a line is added at a time: a kill may leave half of one, which is not read.
 """
 
 import importlib.util
@@ -38,6 +38,18 @@ RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
 TEMPORARY = ".tmp"
 
+_NUMBER = int | float
+_RESULT_FORM = {
+    "schema": str,
+    "config": dict,
+    "num_epochs": int,
+    "stopped_because": str,
+    "accuracies": [dict],
+    "seconds": {"compile": _NUMBER, "evaluate": _NUMBER},
+}
+_EVALUATION_FORM = {"schema": str, "accuracies": [dict]}
+_REMEDY = "Put a copy of it back, or move it away, and give the command again"
+
 
 def is_run(workdir: Path) -> bool:
     """Say whether there is a run in a folder."""
@@ -45,7 +57,11 @@ def is_run(workdir: Path) -> bool:
 
 
 def is_finished(workdir: Path) -> bool:
-    """Say whether the run in a folder has come to its end."""
+    """Say whether the run in a folder has come to its end.
+
+    Raises:
+        UserError: As `read_result`.
+    """
     result = read_result(workdir)
     return result is not None and result["stopped_because"] != INTERRUPTED
 
@@ -56,15 +72,19 @@ def read_config(workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: The folder is not that of a run, or the file is damaged.
     """
-    config = _read_json(workdir / CONFIG)
+    config = read_json(workdir / CONFIG, dict)
     if config is None:
         raise UserError(f"{workdir} is not the folder of a jl1 run: it has no {CONFIG}")
     return config
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
-    """Read the result of a run, or None if there is none yet."""
-    return _read_json(workdir / RESULT)
+    """Read the result of a run, or None if there is none yet.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or of another schema.
+    """
+    return read_json(workdir / RESULT, _RESULT_FORM, schema=SCHEMA)
 
 
 def write_result(workdir: Path, result: dict[str, Any]) -> Path:
@@ -73,8 +93,13 @@ def write_result(workdir: Path, result: dict[str, Any]) -> Path:
 
 
 def read_evaluation(workdir: Path) -> list[dict[str, Any]]:
-    """Read the rows that `jl1 evaluate` has added to a run."""
-    return (_read_json(workdir / _EVALUATION) or {"accuracies": []})["accuracies"]
+    """Read the rows that `jl1 evaluate` has added to a run.
+
+    Raises:
+        UserError: They cannot be read, are damaged, or of another schema.
+    """
+    content = read_json(workdir / _EVALUATION, _EVALUATION_FORM, schema=EVALUATION_SCHEMA)
+    return content["accuracies"] if content else []
 
 
 def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
@@ -84,7 +109,7 @@ def write_evaluation(workdir: Path, rows: list[dict[str, Any]]) -> Path:
 
 def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
     """Read the figures that were taken on the way, a row an epoch."""
-    return _read_json(workdir / _ON_THE_WAY) or []
+    return read_json(workdir / _ON_THE_WAY, [{"epoch": int}]) or []
 
 
 def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
@@ -124,7 +149,11 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out."""
+    """Read the epochs of metrics.jsonl; a line that is being written, or was when its process died, is left out.
+
+    Raises:
+        UserError: The file cannot be read or is damaged.
+    """
     return _read_lines(workdir / _METRICS)
 
 
@@ -191,16 +220,49 @@ def _git_commit() -> str | None:
     return commit + ("+changes" if changes else "")
 
 
-def _read_json(path: Path) -> Any:
-    """Read a JSON file, or return None if there is none."""
+def read_json(path: Path, form: Any, *, schema: str | None = None) -> Any:
+    """Read a JSON file, or return None if there is none.
+
+    Args:
+        path: The file.
+        form: Of what is in it: a type, a list with the form of each entry, or an object with the forms of some fields.
+        schema: What its field `schema` has to be, if it has one.
+
+    Raises:
+        UserError: The file cannot be read, is damaged, or of another schema or form.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise UserError(f"{path.parent} is not a folder") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}. {_REMEDY}") from error
+    if schema is not None and isinstance(content, dict) and content.get("schema", schema) != schema:
+        raise UserError(
+            f"{path} is left as it is: its schema is {content['schema']}, and this version reads {schema}; use the "
+            "version of jl1 that wrote it, or another folder"
+        )
+    if wrong := misfit(content, form):
+        raise UserError(f"{path} is damaged: {wrong}. {_REMEDY}")
+    return content
+
+
+def misfit(value: Any, form: Any, name: str = "its content") -> str | None:
+    """Say what in a JSON value has not the form that it should have, as for `read_json`, or None."""
+    parts: Iterator[str | None] = iter(())
+    if isinstance(form, dict) and isinstance(value, dict):
+        if lacking := [key for key in form if key not in value]:
+            return f"it has no {lacking[0]!r}"
+        parts = (misfit(value[key], part, f"its {key!r}") for key, part in form.items())
+    elif isinstance(form, list) and isinstance(value, list):
+        parts = (misfit(each, form[0], f"an entry of {name}") for each in value)
+    elif not isinstance(value, type(form) if isinstance(form, dict | list) else form):
+        return f"{name} has another form"
+    return next(filter(None, parts), None)
 
 
 def _append_line(path: Path, row: dict[str, Any]) -> None:
@@ -212,9 +274,18 @@ def _append_line(path: Path, row: dict[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a file of JSON lines; without a file there are none."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    """Read the whole lines of a file of JSON lines, each an object; without a file there are none."""
+    try:
+        rows = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if wrong := misfit(rows, [dict]):
+        raise UserError(f"{path} is damaged: {wrong}")
+    return rows
 
 
 def write_json(path: Path, value: Any) -> Path:

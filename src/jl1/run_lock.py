@@ -69,7 +69,7 @@ def holder(workdir: Path) -> str:
     try:
         held: dict[str, Any] = json.loads((workdir / HOLDER).read_text())
         return f"pid {held['pid']} on {held['host']} since {held['since']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or not there yet
         return "another process"
 
 

@@ -1,4 +1,4 @@
-"""`jl1 export`: write the network of a finished run for other tools."""
+"""`jl1 export`: write the network of a run that has a result for other tools."""
 
 from pathlib import Path
 

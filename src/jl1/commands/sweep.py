@@ -1,5 +1,6 @@
 """`jl1 sweep`: many runs from one command."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +29,9 @@ from jl1.terminal import open_console, say
 _FLAGS_OF_ENGINES = {"local": ("cores",), "ray": ("ray_address", "cpus_per_run", "gpus_per_run", "max_retries")}
 """The engines, and the flags of each that no other one knows."""
 
+_RETRY = re.compile(r"--?(no)?retry_failed(=.*)?", re.DOTALL)
+"""The flag that a command which only goes on with a sweep does not have, in every form that absl takes."""
+
 
 def run(arguments: list[str]) -> int:
     """Run what is not finished of a sweep, or with --dry_run say what would run and how long."""
@@ -43,7 +47,7 @@ def run(arguments: list[str]) -> int:
         if parsed.dry_run:
             _predict(console, runs, folder, engine)
             return 0
-        command = shlex.join(["jl1", "sweep", *(each for each in arguments if "retry_failed" not in each)])
+        command = shlex.join(["jl1", "sweep", *(each for each in arguments if not _RETRY.fullmatch(each))])
         before = find_state(runs, folder)
         if parsed.engine == "local":  # the nodes of a cluster may have the data where this machine has none
             _require_data([*before.waiting, *(before.failed if parsed.retry_failed else [])])

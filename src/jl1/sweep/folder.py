@@ -1,6 +1,5 @@
 """What lies in the folder of a sweep: sweep.json and its lock, a folder a run, and there failed.json and log.txt."""
 
-import json
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,13 +19,16 @@ LOG = "log.txt"
 
 _SWEEP, _FAILED = "sweep.json", "failed.json"
 _NUM_LINES = 20
+_FAILED_FORM = {"exit_status": int, "killed_by": str | None, "last_lines": [str]}
+_EPOCH_FORM = dict.fromkeys(("seconds", "examples_per_second", "validation_accuracy"), int | float)
+_SWEEP_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 
 
 def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[SweepRun]) -> None:
     """Write the list of the runs, with those that an earlier command listed and this one leaves out.
 
     Raises:
-        UserError: The folder is a run's, or cannot be written.
+        UserError: The folder is a run's, or cannot be written, or its list cannot be read and so not be kept.
     """
     if (folder / "config.json").exists():
         raise UserError(f"{folder} is the folder of one run: choose another with --workdir")
@@ -49,8 +51,12 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
 
 
 def read_sweep(folder: Path) -> list[dict[str, Any]]:
-    """Read the list of the runs, each with its name and overrides; empty if there is none."""
-    content = _read_json(folder / _SWEEP)
+    """Read the list of the runs, each with its name and overrides; empty if there is none.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or of another schema.
+    """
+    content = records.read_json(folder / _SWEEP, _SWEEP_FORM, schema=records.SWEEP_SCHEMA)
     return content["runs"] if content else []
 
 
@@ -63,13 +69,25 @@ def write_failure(workdir: Path, status: int) -> None:
 
 
 def read_failure(workdir: Path) -> dict[str, Any] | None:
-    """Read how a run failed, or None if it has not."""
-    return _read_json(workdir / _FAILED)
+    """Read how a run failed, or None if it has not; of a damaged file it is known only that it has."""
+    try:
+        return records.read_json(workdir / _FAILED, _FAILED_FORM)
+    except UserError as error:
+        return {"exit_status": "unknown", "killed_by": None, "last_lines": [str(error)]}
 
 
 def forget_failure(workdir: Path) -> None:
     """Let a failed run be tried again."""
     (workdir / _FAILED).unlink(missing_ok=True)
+
+
+def read_epochs(workdir: Path) -> list[dict[str, Any]]:
+    """Read the epochs of a run to show and to predict: none of one whose file is damaged, which ends no sweep."""
+    try:
+        rows = records.read_metrics(workdir)
+    except UserError:
+        return []
+    return [] if records.misfit(rows, [_EPOCH_FORM]) else rows
 
 
 def write_log(workdir: Path, text: str) -> None:
@@ -86,11 +104,3 @@ def last_lines(workdir: Path, number: int) -> list[str]:
             return file.read().decode(errors="replace").splitlines()[-number:]
     except OSError:
         return []
-
-
-def _read_json(path: Path) -> Any:
-    """Read a file, or return None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

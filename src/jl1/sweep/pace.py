@@ -5,11 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jl1 import records
 from jl1.config import Config
+from jl1.errors import UserError
 from jl1.sweep.expansion import SweepRun
+from jl1.sweep.folder import read_epochs
 
 
 class Pace(NamedTuple):
@@ -45,8 +47,9 @@ def kind_of(config: Config) -> str:
     penalty, attack = config.penalty.to_dict(), config.adversarial.to_dict()
     is_penalised = penalty.pop("lam") > 0 and penalty["name"] != "none"
     is_attacked = attack.pop("epsilon") > 0
-    data = [config.data.name, config.data.validation_size, config.training.batch_size, config.training.precision]
-    return json.dumps([config.model.to_dict(), data, is_penalised and penalty, is_attacked and attack])
+    data = [config.data.name, config.data.tiles, config.data.validation_size]
+    steps = [config.training.batch_size, config.training.precision]
+    return json.dumps([config.model.to_dict(), data, steps, is_penalised and penalty, is_attacked and attack])
 
 
 def measure_paces(runs: Sequence[SweepRun], folder: Path) -> dict[str, Pace]:
@@ -60,15 +63,22 @@ def measure_paces(runs: Sequence[SweepRun], folder: Path) -> dict[str, Pace]:
 
 def _pace(workdirs: Sequence[Path]) -> Pace | None:
     """Measure the pace of runs of one kind."""
-    epochs = [row["seconds"] for workdir in workdirs for row in records.read_metrics(workdir)[-5:]]
-    results = [records.read_result(workdir) for workdir in workdirs if records.is_finished(workdir)]
-    finished = [result for result in results if result is not None]
+    epochs = [row["seconds"] for workdir in workdirs for row in read_epochs(workdir)[-5:]]
+    finished = [result for workdir in workdirs if (result := _read_finished(workdir)) is not None]
     if not epochs:
         return None
     if not finished:
         return Pace(median(epochs))
     others = [result["seconds"]["compile"] + result["seconds"]["evaluate"] for result in finished]
     return Pace(median(epochs), mean(others), mean(result["num_epochs"] for result in finished))
+
+
+def _read_finished(workdir: Path) -> dict[str, Any] | None:
+    """Read the result of a run; None of one that has not come to its end, or whose file is damaged."""
+    try:
+        return records.read_result(workdir) if records.is_finished(workdir) else None
+    except UserError:
+        return None
 
 
 def forecast(runs: Sequence[SweepRun], folder: Path, paces: Mapping[str, Pace], *, num_workers: int) -> Forecast | None:
@@ -101,5 +111,5 @@ def seconds_left(run: SweepRun, folder: Path, pace: Pace) -> float:
     is_fixed = run.config.training.stopping == "fixed" or pace.num_epochs is None
     most = run.config.training.num_epochs
     expected = most if is_fixed else min(pace.num_epochs or most, most)
-    done = len(records.read_metrics(folder / run.name))
+    done = len(read_epochs(folder / run.name))
     return max(expected - done, 0) * pace.epoch_seconds + (pace.other_seconds or 0.0)

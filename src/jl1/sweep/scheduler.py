@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jl1 import records
@@ -14,7 +15,7 @@ from jl1.run_folder import open_run
 from jl1.run_lock import hold_run, holder
 from jl1.sweep.engine import Attempt, Engine
 from jl1.sweep.expansion import SweepRun
-from jl1.sweep.folder import forget_failure, read_failure, write_failure, write_log
+from jl1.sweep.folder import forget_failure, read_epochs, read_failure, write_failure, write_log
 
 _SECONDS_A_LOOK = 0.2
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -30,6 +31,7 @@ class State(NamedTuple):
         elsewhere: Held by another process.
         finished: With their result.
         failed: Ended without one; not tried again.
+        reasons: Why those failed that failed in this sweep, by name.
     """
 
     running: list[SweepRun]
@@ -37,6 +39,7 @@ class State(NamedTuple):
     elsewhere: list[SweepRun]
     finished: list[SweepRun]
     failed: list[SweepRun]
+    reasons: Mapping[str, str] = MappingProxyType({})
 
 
 def find_state(runs: Sequence[SweepRun], folder: Path) -> State:
@@ -119,12 +122,13 @@ class _Sweep:
         self._waiting, self._elsewhere = deque(found.waiting), deque[SweepRun]()
         self._busy: list[tuple[SweepRun, Attempt]] = []
         self._losses: dict[str, tuple[int, int]] = {}
+        self._reasons: dict[str, str] = {}
         self._stopping, self._next_try, self._told_of = False, 0.0, set[str]()
 
     def state(self) -> State:
         """Say where the runs are."""
         running = [run for run, _ in self._busy]
-        return State(running, [*self._waiting], [*self._elsewhere], self._finished, self._failed)
+        return State(running, [*self._waiting], [*self._elsewhere], self._finished, self._failed, self._reasons)
 
     def is_over(self) -> bool:
         """Say whether there is nothing left to do, or nothing left to wait for."""
@@ -209,7 +213,7 @@ class _Sweep:
         workdir = self._folder / run.name
         with suppress(OSError):  # a full disk shows in the run itself
             write_log(workdir, f"lost: {lost}")
-        num_epochs = len(records.read_metrics(workdir))
+        num_epochs = len(read_epochs(workdir))
         before, losses = self._losses.get(run.name, (num_epochs, 0))
         losses = 1 if num_epochs > before else losses + 1
         self._losses[run.name] = num_epochs, losses
@@ -223,6 +227,7 @@ class _Sweep:
     def _fail(self, run: SweepRun, why: str) -> None:
         """Count a run as failed."""
         self._failed.append(run)
+        self._reasons[run.name] = why
         self._watcher.say(f"failed {run.name}: {why}")
 
 
