@@ -202,8 +202,23 @@ def test_a_sound_classifier_passes(logits_fn):
         (lambda x: jax.nn.softmax(linear(x)), POINTS, "returns probabilities .* leave out its softmax"),
         (lambda x: linear(x - x.mean(0, keepdims=True)), POINTS, "depend on the other examples .*batch statistics"),
         (lambda x: linear(x) + 0.01 * x.sum(), POINTS, "depend on the other examples"),
+        (lambda x: linear(x).at[2:].add(x[0, 1]) if len(x) > 2 else linear(x), POINTS, "depend on the other examples"),
+        (linear, POINTS[:1], "1 examples: at least two are needed"),
+        (linear, POINTS[:0], "0 examples: at least two are needed"),
     ],
 )
 def test_an_unsound_classifier_is_refused_with_the_reason(logits_fn, inputs, message):
     with pytest.raises(ValueError, match=message):
         check_classifier(logits_fn, inputs)
+
+
+def test_a_classifier_is_checked_at_every_example_with_two_compilations():
+    shapes = []
+
+    @jax.jit
+    def logits_fn(inputs):
+        shapes.append(inputs.shape)
+        return linear(inputs)
+
+    check_classifier(logits_fn, jnp.tile(POINTS, (33, 1)))
+    assert shapes == [(99, 2), (1, 2)]

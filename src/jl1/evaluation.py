@@ -219,12 +219,14 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
 
     Args:
         logits_fn: Network with its parameters bound.
-        inputs: At least two examples; the values matter, so not inside jit.
+        inputs: At least two examples, each of which is also evaluated alone; the values matter, so not inside jit.
 
     Raises:
-        ValueError: Inputs outside [0, 1], outputs that are not finite, that are not one row of scores an
-            example, or that are probabilities; examples that interact, as with batch statistics.
+        ValueError: Fewer than two examples, inputs outside [0, 1], outputs that are not finite, that are not one row
+            of scores an example, or that are probabilities; examples that interact, as with batch statistics.
     """
+    if len(inputs) < 2:
+        raise ValueError(f"{len(inputs)} examples: at least two are needed to see whether they interact")
     if not bool(jnp.all((inputs >= 0) & (inputs <= 1))):
         raise ValueError(
             f"inputs lie in [{float(jnp.min(inputs)):g}, {float(jnp.max(inputs)):g}]: they must lie in [0, 1]; "
@@ -240,9 +242,9 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
             "the network returns probabilities (rows of non-negative numbers that sum to 1) where logits are "
             "needed: leave out its softmax, or attacks fail for lack of a gradient"
         )
-    alone = jnp.concatenate([logits_fn(example[None]) for example in inputs[:2]])
+    alone = np.concatenate([logits_fn(example[None]) for example in inputs])  # one shape: nothing compiles anew
     scale = 1 + jnp.max(jnp.abs(logits))
-    if bool(jnp.max(jnp.abs(alone - logits[:2])) > 1e-3 * scale):
+    if bool(jnp.max(jnp.abs(alone - logits)) > 1e-3 * scale):
         raise ValueError(
             "an example's logits depend on the other examples of its batch (batch statistics?): its Jacobian is "
             "not defined; use running averages, GroupNorm or LayerNorm"
