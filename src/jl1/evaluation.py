@@ -98,7 +98,7 @@ def over_batches(
     key: PRNGKey | None = None,
     **options: Scalar,
 ) -> Iterator[Any]:
-    """Run a step over all examples, one batch after another, and yield its values batch by batch.
+    """Run a step over all examples, one batch after another, and give its values batch by batch.
 
     Every batch has the same shape, the last one is padded and the padding cut off its values: one compilation, no
     example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
@@ -112,23 +112,26 @@ def over_batches(
         key: Passed to the step with the number of the batch folded in, if given.
         **options: Passed to the step as they are, such as epsilon.
 
-    Yields:
-        What the step returned for the batch, an array or a tree of arrays with a row an example.
+    Returns:
+        An iterator over what the step returned for each batch, an array or a tree of arrays with a row an example.
 
     Raises:
-        ValueError: No examples, `batch_size` below 1, or labels that are not one integer an example.
+        ValueError: At the call: no examples, `batch_size` below 1, or labels that are not one integer an example.
     """
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {batch_size}: both must be at least 1")
     check_labels(labels, inputs, what="inputs")
     batch_size = min(batch_size, len(inputs))
-    for number, start in enumerate(range(0, len(inputs), batch_size)):
+
+    def one_batch(number: int, start: int) -> Any:
         rows = np.arange(start, start + batch_size)
         size = min(batch_size, len(inputs) - start)
         rows[size:] = start
         keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
         values = batch_fn(params, inputs[rows], labels[rows], **options, **keys)
-        yield jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], values)
+
+    return (one_batch(number, start) for number, start in enumerate(range(0, len(inputs), batch_size)))
 
 
 def accuracy(
@@ -138,7 +141,7 @@ def accuracy(
     inputs: Float[np.ndarray | Array, " num_examples *features"],
     labels: Int[np.ndarray | Array, " num_examples"],
     attack_fn: AttackFn | Callable[..., Inputs] | None = None,
-    epsilon: float | None = None,
+    epsilon: Scalar | None = None,
     key: PRNGKey | None = None,
     batch_size: int = 500,
 ) -> float:
@@ -163,8 +166,8 @@ def accuracy(
         A fraction.
 
     Raises:
-        ValueError: No examples, labels that are not one integer an example, a negative radius, or an attack without
-            the radius or the key that it needs.
+        ValueError: No examples, labels that are not one integer an example, a radius that is negative or that the
+            attack refuses, or an attack without the radius or the key that it needs.
 
     Example:
         >>> from jl1.attacks.fgsm import fgsm
@@ -179,6 +182,9 @@ def accuracy(
     batches = over_batches(
         _eval_step(apply_fn, attack_fn), params, inputs=inputs, labels=labels, batch_size=batch_size, key=key, **options
     )
+    if attack_fn is not None and epsilon is not None:
+        radius = epsilon if isinstance(epsilon, int | float) else np.asarray(epsilon)[()]  # hashable, of its own type
+        _radius_check(apply_fn, attack_fn)(params, inputs[:1], labels[:1], key, epsilon=radius)
     return float(np.mean(np.concatenate(list(batches))))
 
 
@@ -255,6 +261,18 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
 def _eval_step(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs] | None) -> Callable[..., Mask]:
     """Keep the steps of `accuracy`, so that it compiles each once."""
     return make_eval_step(apply_fn, attack_fn=attack_fn)
+
+
+@lru_cache(maxsize=32)
+def _radius_check(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs]) -> Callable[..., Any]:
+    """Let an attack refuse a radius, which in the step it cannot look at: traced once a radius, never compiled."""
+
+    @partial(jax.jit, static_argnames="epsilon")
+    def attack(params: Params, inputs: Inputs, labels: Labels, key: PRNGKey | None, *, epsilon: Scalar) -> Inputs:
+        options = _attack_options(attack_fn, epsilon, key)
+        return attack_fn(partial(apply_fn, params), inputs, labels=labels, **options)
+
+    return attack.eval_shape
 
 
 def _attack_options(
