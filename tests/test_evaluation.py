@@ -71,6 +71,12 @@ def test_counts_that_are_no_share_are_refused(right, total):
         accuracy_interval(right, total)
 
 
+@pytest.mark.parametrize("level", [-0.95, 0.0, 1.0, 95.0, float("nan")])
+def test_a_level_that_is_none_is_refused(level):
+    with pytest.raises(ValueError, match=f"level={level}: must be above 0 and below 1"):
+        accuracy_interval(9, 10, level=level)
+
+
 @pytest.fixture(scope="module")
 def fgsm_step():
     return make_eval_step(NET.apply_fn, attack_fn=fgsm)

@@ -202,7 +202,7 @@ def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95)
         Lower and upper end, fractions in [0, 1].
 
     Raises:
-        ValueError: Counts that do not fit.
+        ValueError: Counts that do not fit, or a level outside (0, 1).
 
     Example:
         >>> [round(end, 3) for end in accuracy_interval(9, 10)]
@@ -213,6 +213,8 @@ def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95)
     """
     if not 0 <= num_right <= num_examples or num_examples < 1:
         raise ValueError(f"{num_right} of {num_examples}: not a share")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: must be above 0 and below 1, such as 0.95 for 95 %")
     share, square = num_right / num_examples, NormalDist().inv_cdf((1 + level) / 2) ** 2
     centre = share + square / (2 * num_examples)
     half = (square * (share * (1 - share) + square / (4 * num_examples)) / num_examples) ** 0.5
