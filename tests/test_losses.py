@@ -351,6 +351,13 @@ def test_make_loss_refuses_an_unknown_penalty_with_the_known_ones():
         make_loss(NET.apply_fn, penalty="jacobean_l1")
 
 
+@pytest.mark.parametrize("penalty", ["none", "jacobian_l1", OUTPUT_CHANGE])
+@pytest.mark.parametrize("name", [{"outputs": "bogus"}, {"scale": "bogus"}])
+def test_make_loss_refuses_unknown_outputs_and_scales_whatever_the_penalty(penalty, name):
+    with pytest.raises(ValueError, match=r"'bogus'.*centred_logits.*sum, mean"):
+        make_loss(NET.apply_fn, penalty=penalty, **name)
+
+
 def test_an_estimated_loss_needs_a_key_and_the_change_of_the_outputs_needs_twins():
     loss = make_loss(lambda weights, x: x @ weights, penalty="jacobian_l1_sampled_classes")
     with pytest.raises(ValueError, match="jacobian_l1_sampled_classes draws at random: give it a key"):

@@ -104,8 +104,7 @@ def _find_penalty(
     """Make the penalty of a name, or return the one that is ready."""
     if not isinstance(penalty, str):
         return penalty
-    if penalty == OUTPUT_CHANGE:
-        return make_change_penalty(outputs=outputs, scale=scale)
-    if penalty == "none":
-        return None
+    if penalty in (OUTPUT_CHANGE, "none"):
+        change_penalty = make_change_penalty(outputs=outputs, scale=scale)  # refuses an unknown name for either
+        return change_penalty if penalty == OUTPUT_CHANGE else None
     return make_penalty(penalty, outputs=outputs, scale=scale, num_draws=num_draws, loss_fn=loss_fn)
