@@ -51,7 +51,7 @@ def make_eval_step(
         attack_predicted_labels: Attack the model's own decision instead of the true label.
 
     Returns:
-        The step, with epsilon and key traced: one compilation serves every epsilon. It raises a ValueError for labels
+        The step, with epsilon and key traced: one compilation serves all floats. It raises a ValueError for labels
         that are not one integer an example, and for an attack without the radius or the key that it needs.
     """
 
@@ -148,9 +148,9 @@ def accuracy(
     """Compute the share of points that are classified right, after an attack if one is given.
 
     Compiled at the first call, and no more while `apply_fn` and `attack_fn` are the same objects: keep what
-    `make_apply_fn` or `functools.partial` returned in a variable. Epsilon, params and key compile nothing anew. It is
-    an upper bound of the accuracy under any attack of the radius: `ensemble.standard_attack` gives a tighter one,
-    `certified_accuracy` a lower one.
+    `make_apply_fn` or `functools.partial` returned in a variable. Another epsilon of the same type, other params of
+    the same shapes and another key compile nothing anew. It is an upper bound of the accuracy under any attack of the
+    radius: `ensemble.standard_attack` gives a tighter one, `certified_accuracy` a lower one.
 
     Args:
         apply_fn: Function of params and inputs to LOGITS.

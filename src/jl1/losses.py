@@ -55,7 +55,7 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: Scalar = 0.0) ->
     t = (1 - s) onehot(y) + s/c: with s = 0.1 and ten classes 0.91 on the label and 0.01 on each other.
 
     Args:
-        logits: Scores before the softmax. Probabilities would be accepted and give a wrong loss.
+        logits: Scores before the softmax, finite. Probabilities would be accepted and give a wrong loss.
         labels: True classes. One outside 0 to c - 1 gives NaN, so that it cannot go unnoticed.
         smoothing: The s above, in [0, 1).
 
@@ -176,7 +176,8 @@ def defended_loss(
         inputs: Batch in [0, 1].
         labels: True classes, the target of both points.
         lam: lambda, at least 0; may be traced.
-        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`.
+        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`, in expectation where
+            the penalty draws at random.
         penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
         loss_fn: L; bind the smoothing with `functools.partial`.
         attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), with a key if there is one; bind the

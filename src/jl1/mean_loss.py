@@ -51,9 +51,10 @@ def make_loss(
 
     Returns:
         `loss(params, inputs, labels, *, lam, epsilon=None, key=None)` that returns the mean loss and its mean
-        terms; lam and epsilon are traced, so no value of them compiles anew. Without epsilon there are no twins,
-        which is the loss at epsilon 0 for half of its work. Differentiate it with `jax.value_and_grad(loss,
-        has_aux=True)`. A penalty that is an estimator, and an attack that draws, need a new key in each step.
+        terms; lam and epsilon are traced, so no other value of the same type compiles anew. Without epsilon there
+        are no twins, which is the loss at epsilon 0 (in expectation where the penalty draws at random) for half of its
+        work. Differentiate it with `jax.value_and_grad(loss, has_aux=True)`. A penalty that is an estimator, and an
+        attack that draws, need a new key in each step.
 
     Raises:
         ValueError: An unknown name, or `output_change` without adversarial twins.

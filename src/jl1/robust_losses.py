@@ -29,7 +29,7 @@ def adversarial_loss(
     """Compute (1 - w) L_gp(x', y) + w L_gp(x, y): adversarial training, on the attacked points alone where w is 0.
 
     With w = 0 and PGD it is the training of Madry et al., with one step from a random start that of Wong et al.;
-    w = 1/2 is `defended_loss`. The attacked points are constants.
+    w = 1/2 is `defended_loss`, in expectation where the penalty draws at random. The attacked points are constants.
 
     Args:
         logits_fn: Network with its parameters bound, a batch to logits.
