@@ -52,6 +52,16 @@ def test_what_it_does_not_do_goes_to_the_library():
         options = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **options}
         expected = jax.lax.conv_general_dilated(images, kernel, **options)
         np.testing.assert_array_equal(patch_convolution(images, kernel, **options), expected)
+    for window in (7, 8, 9):  # larger than images of 7 x 6 by one or more in a direction: nothing comes out
+        kernel_of_image = problem(window=window)[1]
+        options = {"window_strides": (2, 2), "padding": "VALID", "dimension_numbers": LAYOUT}
+        found, expected = (
+            form(images, kernel_of_image, **options) for form in (patch_convolution, jax.lax.conv_general_dilated)
+        )
+        assert found.shape == expected.shape
+        assert found.size == 0
+    with pytest.raises(TypeError, match="dtypes"):
+        patch_convolution(images, kernel.astype(jnp.bfloat16), (1, 1), "SAME", dimension_numbers=LAYOUT)
     rounded = images.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (1, 1), "SAME"
     sums = patch_convolution(*rounded, dimension_numbers=LAYOUT, preferred_element_type=jnp.float32)
     assert sums.dtype == jnp.float32

@@ -235,9 +235,9 @@ def test_the_finite_difference_differentiates_nothing_twice():
     assert jnp.isfinite(slope(jacobian_l1_finite_difference)).all()
 
 
-@pytest.mark.parametrize("step_size", [0.0, -1e-3])
+@pytest.mark.parametrize("step_size", [0.0, -1e-3, float("nan"), float("inf")])
 def test_a_step_that_is_none_is_refused(step_size):
-    with pytest.raises(ValueError, match=r"step_size=.*: must be above 0"):
+    with pytest.raises(ValueError, match=r"step_size=.*: must be above 0 and finite"):
         jacobian_l1_finite_difference(lambda x: x, jnp.ones((1, 2)), key=jax.random.key(0), step_size=step_size)
 
 

@@ -71,6 +71,12 @@ def test_counts_that_are_no_share_are_refused(right, total):
         accuracy_interval(right, total)
 
 
+@pytest.mark.parametrize("level", [-0.95, 0.0, 1.0, 95.0, float("nan")])
+def test_a_level_that_is_none_is_refused(level):
+    with pytest.raises(ValueError, match=f"level={level}: must be above 0 and below 1"):
+        accuracy_interval(9, 10, level=level)
+
+
 @pytest.fixture(scope="module")
 def fgsm_step():
     return make_eval_step(NET.apply_fn, attack_fn=fgsm)
@@ -111,7 +117,7 @@ def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
     traces = []
 
     def apply_fn(params, inputs):
-        traces.append(inputs.shape)
+        traces.extend([inputs.shape] * (len(inputs) > 1))  # at one example the radius is looked at, nothing compiled
         return NET.apply_fn(params, inputs)
 
     points = {"inputs": INPUTS, "labels": LABELS, "batch_size": 8}
@@ -131,11 +137,32 @@ def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
         (pgd, {"epsilon": 0.1}, "this attack draws at random: give key="),
         (fgsm, {"epsilon": -0.1}, "epsilon=-0.1: a radius is at least 0"),
         (fgsm, {"epsilon": float("nan")}, "epsilon=nan: a radius is at least 0"),
+        (fgsm, {"epsilon": 8}, r"epsilon=8: must be in \[0, 1\], .* \(8 grey levels are 8/255"),
+        (fgsm, {"epsilon": jnp.float32(1.5)}, r"epsilon=1.5: must be in \[0, 1\]"),
+        (partial(pgd, num_steps=1), {"epsilon": 1.5, "key": KEY}, r"epsilon=1.5: must be in \[0, 1\]"),
     ],
 )
 def test_an_attack_without_what_it_needs_is_refused(attack_fn, options, message):
     with pytest.raises(ValueError, match=message):
         accuracy(NET.apply_fn, PARAMS, inputs=INPUTS, labels=LABELS, attack_fn=attack_fn, **options)
+
+
+def test_accuracy_takes_a_radius_that_the_attack_takes():
+    points = {"inputs": INPUTS, "labels": LABELS}
+    for attack_fn, epsilon in ((partial(fgsm, norm="l2"), 1.5), (partial(fgsm, upper=2.0), np.float32(2.0))):
+        assert 0 <= accuracy(NET.apply_fn, PARAMS, **points, attack_fn=attack_fn, epsilon=epsilon) < 1
+
+
+def test_a_radius_is_looked_at_once():
+    traces = []
+
+    def apply_fn(params, inputs):
+        traces.append(inputs.shape)
+        return NET.apply_fn(params, inputs)
+
+    for _ in range(2):
+        accuracy(apply_fn, PARAMS, inputs=INPUTS, labels=LABELS, attack_fn=fgsm, epsilon=0.1)
+    assert traces.count((1, 4)) == 1
 
 
 def test_every_batch_has_a_key_of_its_own():
@@ -157,16 +184,10 @@ def test_penalties_over_a_data_set_are_those_of_the_points():
 
 
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(0, 5), (3, 0), (3, -1)])
-def test_nothing_to_do_is_refused(num_examples, batch_size):
-    batches = over_batches(
-        lambda *_: pytest.fail("called"),
-        PARAMS,
-        inputs=INPUTS[:num_examples],
-        labels=LABELS[:num_examples],
-        batch_size=batch_size,
-    )
+def test_nothing_to_do_is_refused_at_the_call(num_examples, batch_size):
+    points = {"inputs": INPUTS[:num_examples], "labels": LABELS[:num_examples]}
     with pytest.raises(ValueError, match=f"{num_examples} examples in batches of {batch_size}: both"):
-        next(batches)
+        over_batches(lambda *_: pytest.fail("called"), PARAMS, **points, batch_size=batch_size)
 
 
 def test_an_attack_that_returns_another_shape_is_refused():
@@ -202,8 +223,23 @@ def test_a_sound_classifier_passes(logits_fn):
         (lambda x: jax.nn.softmax(linear(x)), POINTS, "returns probabilities .* leave out its softmax"),
         (lambda x: linear(x - x.mean(0, keepdims=True)), POINTS, "depend on the other examples .*batch statistics"),
         (lambda x: linear(x) + 0.01 * x.sum(), POINTS, "depend on the other examples"),
+        (lambda x: linear(x).at[2:].add(x[0, 1]) if len(x) > 2 else linear(x), POINTS, "depend on the other examples"),
+        (linear, POINTS[:1], "1 examples: at least two are needed"),
+        (linear, POINTS[:0], "0 examples: at least two are needed"),
     ],
 )
 def test_an_unsound_classifier_is_refused_with_the_reason(logits_fn, inputs, message):
     with pytest.raises(ValueError, match=message):
         check_classifier(logits_fn, inputs)
+
+
+def test_a_classifier_is_checked_at_every_example_with_two_compilations():
+    shapes = []
+
+    @jax.jit
+    def logits_fn(inputs):
+        shapes.append(inputs.shape)
+        return linear(inputs)
+
+    check_classifier(logits_fn, jnp.tile(POINTS, (33, 1)))
+    assert shapes == [(99, 2), (1, 2)]

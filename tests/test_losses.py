@@ -68,6 +68,26 @@ def test_a_smoothing_that_is_no_share_is_refused(loss_fn, smoothing):
         loss_fn(jnp.zeros((1, 3)), jnp.array([0]), smoothing=smoothing)
 
 
+@pytest.mark.parametrize("number_type", [np.float32, np.float16, jnp.float32, jnp.bfloat16, np.int32])
+def test_so_it_is_as_a_number_of_any_type(number_type):
+    with pytest.raises(ValueError, match=r"smoothing=\S+: must be at least 0 and below 1"):
+        cross_entropy(jnp.zeros((1, 3)), jnp.array([0]), smoothing=number_type(2))
+
+
+@pytest.mark.parametrize("lam", [-1, float("nan"), jnp.float32(-0.5)])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        partial(penalised_loss, penalty_fn=None),
+        partial(defended_loss, penalty_fn=None, epsilon=0.1),
+        partial(output_change_loss, penalty_fn=make_change_penalty(), epsilon=0.1),
+    ],
+)
+def test_a_negative_lambda_is_refused(loss_fn, lam):
+    with pytest.raises(ValueError, match=r"lam=\S+: must be at least 0"):
+        loss_fn(lambda inputs: 2 * inputs, jnp.full((2, 3), 0.5), labels=jnp.array([0, 1]), lam=lam)
+
+
 def test_one_class_has_no_other_to_smooth_to():
     with pytest.raises(ValueError, match=r"shape \(1, 1\): smoothing off the label needs at least two classes"):
         cross_entropy_off_label(jnp.zeros((1, 1)), jnp.array([0]), smoothing=0.1)
@@ -329,6 +349,13 @@ def test_without_a_radius_there_are_no_twins_and_half_of_the_work():
 def test_make_loss_refuses_an_unknown_penalty_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'jacobean_l1'.*jacobian_l1, class_sum_l1"):
         make_loss(NET.apply_fn, penalty="jacobean_l1")
+
+
+@pytest.mark.parametrize("penalty", ["none", "jacobian_l1", OUTPUT_CHANGE])
+@pytest.mark.parametrize("name", [{"outputs": "bogus"}, {"scale": "bogus"}])
+def test_make_loss_refuses_unknown_outputs_and_scales_whatever_the_penalty(penalty, name):
+    with pytest.raises(ValueError, match=r"'bogus'.*centred_logits.*sum, mean"):
+        make_loss(NET.apply_fn, penalty=penalty, **name)
 
 
 def test_an_estimated_loss_needs_a_key_and_the_change_of_the_outputs_needs_twins():

@@ -11,7 +11,7 @@ import pytest
 import reference
 from networks import NETS, as_tree
 
-from jl1.models import ACTIVATIONS, INITIALISERS, MODELS, centre_output_layer, create_model
+from jl1.models import ACTIVATIONS, INITIALISERS, MODELS, AveragePool, SequentialNet, centre_output_layer, create_model
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_weights_as_ever(initialised):
             {"name": "A", "padding": ("SAME", "VALID")},
             r"\('SAME', 'VALID'\) for model A: needs 3 of SAME or VALID",
         ),
-        ({"name": "C", "padding": ("SAME",)}, "model C has no convolution; leave `table`"),
+        ({"name": "C", "padding": ("SAME",)}, "model C has no convolution; leave the padding at its default"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_known_ones(choice, message):
@@ -215,6 +215,13 @@ def test_an_image_that_is_too_small_is_refused_with_the_layer_that_it_does_not_f
     module = create_model("A", convolution=convolution)
     with pytest.raises(ValueError, match="layer_1, 6 x 6 without padding, does not fit what enters it, 4 x 5"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 10, 1)))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(4, 1), (5, 2)])
+def test_so_is_one_that_a_pool_does_not_fit(size, stride):
+    module = SequentialNet((AveragePool(2, 1), AveragePool(5, stride)))
+    with pytest.raises(ValueError, match=f"layer_1, 5 x 5 without padding, does not fit what enters it, {size - 1} x"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, 6, 1)))
 
 
 def test_an_unknown_form_of_convolution_is_refused_by_the_network_too():

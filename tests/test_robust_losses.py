@@ -59,6 +59,22 @@ def test_with_half_of_the_weight_it_is_the_coupled_loss_of_the_paper():
     assert_equal_terms(terms_at(adversarial_loss, clean_weight=0.5), terms_at(defended_loss))
 
 
+@pytest.mark.parametrize(
+    ("loss_fn", "options", "message"),
+    [
+        (adversarial_loss, {"clean_weight": 2.0}, r"clean_weight=2.0: must be in \[0, 1\]"),
+        (adversarial_loss, {"clean_weight": -0.5}, r"clean_weight=-0.5: must be in \[0, 1\]"),
+        (adversarial_loss, {"clean_weight": float("nan")}, "clean_weight=nan"),
+        (trades_loss, {"beta": -1}, "beta=-1: must be at least 0"),
+        (trades_loss, {"lam": -1.0}, "lam=-1.0: must be at least 0"),
+    ],
+)
+def test_a_weight_outside_its_range_is_refused(loss_fn, options, message):
+    given = {"labels": LABELS, "lam": 0.5, "epsilon": 0.1, "penalty_fn": None, "attack_fn": known_twins} | options
+    with pytest.raises(ValueError, match=message):
+        loss_fn(partial(NET.apply_fn, PARAMS), INPUTS, **given)
+
+
 def test_in_between_it_is_affine_in_the_weight():
     clean, attacked, found = (terms_at(adversarial_loss, clean_weight=weight) for weight in (1.0, 0.0, 0.25))
     assert_equal_terms(found, jax.tree.map(lambda here, there: 0.25 * here + 0.75 * there, clean, attacked))

@@ -42,8 +42,9 @@ def patch_convolution(
     """Convolve NHWC images with a kernel by patches and a matrix product.
 
     The patches are gathered for a block of images at a time, and again when the result is differentiated, so memory
-    is that of the library's convolution. Dilation, groups, explicit padding, another layout or type of the result, and
-    windows or strides that are not square go to `jax.lax.conv_general_dilated`.
+    is that of the library's convolution. Dilation, groups, explicit padding, another layout or type of the result,
+    operands of two types, and windows or strides that are not square or do not fit the image go to
+    `jax.lax.conv_general_dilated`.
 
     Args:
         lhs: Images, (batch, height, width, channels).
@@ -65,6 +66,8 @@ def patch_convolution(
         and feature_group_count == 1
         and {*(lhs_dilation or ()), *(rhs_dilation or ())} <= {1}
         and len({*window_strides}) == len({*rhs.shape[:2]}) == 1
+        and (padding == "SAME" or rhs.shape[0] <= min(lhs.shape[1:3]))
+        and lhs.dtype == rhs.dtype
         and all(value in (None, 1) for name, value in options.items() if name != "precision")
     )
     if not is_plain:

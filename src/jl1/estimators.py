@@ -88,13 +88,13 @@ def jacobian_l1_finite_difference(
         One estimate an example.
 
     Raises:
-        ValueError: `num_draws` below 1 or above the number of outputs, or a `step_size` that is not above 0.
+        ValueError: `num_draws` below 1 or above the number of outputs, or a `step_size` that is not above 0 and finite.
 
     References:
         Finlay, Oberman 2019, "Scaleable input gradient regularization for adversarial robustness", arXiv:1905.11468.
     """
-    if step_size <= 0:
-        raise ValueError(f"step_size={step_size}: must be above 0")
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"step_size={step_size}: must be above 0 and finite")
     outputs, pullback = value_and_pullback(batched_fn, inputs)
 
     def one_draw(drawn: Int[Array, " batch"]) -> PerExample:

@@ -52,7 +52,7 @@ def make_eval_step(
         attack_predicted_labels: Attack the model's own decision instead of the true label.
 
     Returns:
-        The step, with epsilon and key traced: one compilation serves every epsilon. It raises a ValueError for labels
+        The step, with epsilon and key traced: one compilation serves all floats. It raises a ValueError for labels
         that are not one integer an example, and for an attack without the radius or the key that it needs.
     """
 
@@ -101,7 +101,7 @@ def over_batches(
     key: PRNGKey | None = None,
     **options: Scalar,
 ) -> Iterator[Any]:
-    """Run a step over all examples, one batch after another, and yield its values batch by batch.
+    """Run a step over all examples, one batch after another, and give its values batch by batch.
 
     Every batch has the same shape, the last one is padded and the padding cut off its values: one compilation, no
     example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
@@ -115,23 +115,26 @@ def over_batches(
         key: Passed to the step with the number of the batch folded in, if given.
         **options: Passed to the step as they are, such as epsilon.
 
-    Yields:
-        What the step returned for the batch, an array or a tree of arrays with a row an example.
+    Returns:
+        An iterator over what the step returned for each batch, an array or a tree of arrays with a row an example.
 
     Raises:
-        ValueError: No examples, `batch_size` below 1, or labels that are not one integer an example.
+        ValueError: At the call: no examples, `batch_size` below 1, or labels that are not one integer an example.
     """
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(f"{len(inputs)} examples in batches of {batch_size}: both must be at least 1")
     check_labels(labels, inputs, what="inputs")
     batch_size = min(batch_size, len(inputs))
-    for number, start in enumerate(range(0, len(inputs), batch_size)):
+
+    def one_batch(number: int, start: int) -> Any:
         rows = np.arange(start, start + batch_size)
         size = min(batch_size, len(inputs) - start)
         rows[size:] = start
         keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
         values = batch_fn(params, inputs[rows], labels[rows], **options, **keys)
-        yield jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], values)
+
+    return (one_batch(number, start) for number, start in enumerate(range(0, len(inputs), batch_size)))
 
 
 def accuracy(
@@ -141,16 +144,16 @@ def accuracy(
     inputs: Float[np.ndarray | Array, " num_examples *features"],
     labels: Int[np.ndarray | Array, " num_examples"],
     attack_fn: AttackFn | Callable[..., Inputs] | None = None,
-    epsilon: float | None = None,
+    epsilon: Scalar | None = None,
     key: PRNGKey | None = None,
     batch_size: int = 500,
 ) -> float:
     """Compute the share of points that are classified right, after an attack if one is given.
 
     Compiled at the first call, and no more while `apply_fn` and `attack_fn` are the same objects: keep what
-    `make_apply_fn` or `functools.partial` returned in a variable. Epsilon, params and key compile nothing anew. It is
-    an upper bound of the accuracy under any attack of the radius: `ensemble.standard_attack` gives a tighter one,
-    `certified_accuracy` a lower one.
+    `make_apply_fn` or `functools.partial` returned in a variable. Another epsilon of the same type, other params of
+    the same shapes and another key compile nothing anew. It is an upper bound of the accuracy under any attack of the
+    radius: `ensemble.standard_attack` gives a tighter one, `certified_accuracy` a lower one.
 
     Args:
         apply_fn: Function of params and inputs to LOGITS.
@@ -166,8 +169,8 @@ def accuracy(
         A fraction.
 
     Raises:
-        ValueError: No examples, labels that are not one integer an example, a negative radius, or an attack without
-            the radius or the key that it needs.
+        ValueError: No examples, labels that are not one integer an example, a radius that is negative or that the
+            attack refuses, or an attack without the radius or the key that it needs.
 
     Example:
         >>> from jl1.attacks.fgsm import fgsm
@@ -182,6 +185,9 @@ def accuracy(
     batches = over_batches(
         _eval_step(apply_fn, attack_fn), params, inputs=inputs, labels=labels, batch_size=batch_size, key=key, **options
     )
+    if attack_fn is not None and epsilon is not None:
+        radius = epsilon if isinstance(epsilon, int | float) else np.asarray(epsilon)[()]  # hashable, of its own type
+        _radius_check(apply_fn, attack_fn)(params, inputs[:1], labels[:1], key, epsilon=radius)
     return float(np.mean(np.concatenate(list(batches))))
 
 
@@ -199,7 +205,7 @@ def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95)
         Lower and upper end, fractions in [0, 1].
 
     Raises:
-        ValueError: Counts that do not fit.
+        ValueError: Counts that do not fit, or a level outside (0, 1).
 
     Example:
         >>> [round(end, 3) for end in accuracy_interval(9, 10)]
@@ -210,6 +216,8 @@ def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95)
     """
     if not 0 <= num_right <= num_examples or num_examples < 1:
         raise ValueError(f"{num_right} of {num_examples}: not a share")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: must be above 0 and below 1, such as 0.95 for 95 %")
     share, square = num_right / num_examples, NormalDist().inv_cdf((1 + level) / 2) ** 2
     centre = share + square / (2 * num_examples)
     half = (square * (share * (1 - share) + square / (4 * num_examples)) / num_examples) ** 0.5
@@ -222,12 +230,14 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
 
     Args:
         logits_fn: Network with its parameters bound.
-        inputs: At least two examples; the values matter, so not inside jit.
+        inputs: At least two examples, each of which is also evaluated alone; the values matter, so not inside jit.
 
     Raises:
-        ValueError: Inputs outside [0, 1], outputs that are not finite, that are not one row of scores an
-            example, or that are probabilities; examples that interact, as with batch statistics.
+        ValueError: Fewer than two examples, inputs outside [0, 1], outputs that are not finite, that are not one row
+            of scores an example, or that are probabilities; examples that interact, as with batch statistics.
     """
+    if len(inputs) < 2:
+        raise ValueError(f"{len(inputs)} examples: at least two are needed to see whether they interact")
     if not bool(jnp.all((inputs >= 0) & (inputs <= 1))):
         raise ValueError(
             f"inputs lie in [{float(jnp.min(inputs)):g}, {float(jnp.max(inputs)):g}]: they must lie in [0, 1]; "
@@ -243,9 +253,9 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
             "the network returns probabilities (rows of non-negative numbers that sum to 1) where logits are "
             "needed: leave out its softmax, or attacks fail for lack of a gradient"
         )
-    alone = jnp.concatenate([logits_fn(example[None]) for example in inputs[:2]])
+    alone = np.concatenate([logits_fn(example[None]) for example in inputs])  # one shape: nothing compiles anew
     scale = 1 + jnp.max(jnp.abs(logits))
-    if bool(jnp.max(jnp.abs(alone - logits[:2])) > 1e-3 * scale):
+    if bool(jnp.max(jnp.abs(alone - logits)) > 1e-3 * scale):
         raise ValueError(
             "an example's logits depend on the other examples of its batch (batch statistics?): its Jacobian is "
             "not defined; use running averages, GroupNorm or LayerNorm"
@@ -256,6 +266,18 @@ def check_classifier(logits_fn: LogitsFn, inputs: Inputs) -> None:
 def _eval_step(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs] | None) -> Callable[..., Mask]:
     """Keep the steps of `accuracy`, so that it compiles each once."""
     return make_eval_step(apply_fn, attack_fn=attack_fn)
+
+
+@lru_cache(maxsize=32)
+def _radius_check(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs]) -> Callable[..., Any]:
+    """Let an attack refuse a radius, which in the step it cannot look at: traced once a radius, never compiled."""
+
+    @partial(jax.jit, static_argnames="epsilon")
+    def attack(params: Params, inputs: Inputs, labels: Labels, key: PRNGKey | None, *, epsilon: Scalar) -> Inputs:
+        options = _attack_options(attack_fn, epsilon, key)
+        return attack_fn(partial(apply_fn, params), inputs, labels=labels, **options)
+
+    return attack.eval_shape
 
 
 def _attack_options(

@@ -31,6 +31,7 @@ from jl1.attacks.fgsm import fgsm
 from jl1.attacks.twins import split_key, twins_of
 from jl1.evaluated import Sharing, evaluate_once
 from jl1.labels import check_labels, one_hot
+from jl1.ranges import check_number, check_weight
 
 
 class LossTerms(NamedTuple):
@@ -47,13 +48,13 @@ class LossTerms(NamedTuple):
     penalty: Float[Array, " *batch"]
 
 
-def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
+def cross_entropy(logits: Logits, labels: Labels, *, smoothing: Scalar = 0.0) -> PerExample:
     """Compute -sum_i t_i log softmax(logits)_i against the smoothed label t.
 
     t = (1 - s) onehot(y) + s/c: with s = 0.1 and ten classes 0.91 on the label and 0.01 on each other.
 
     Args:
-        logits: Scores before the softmax. Probabilities would be accepted and give a wrong loss.
+        logits: Scores before the softmax, finite. Probabilities would be accepted and give a wrong loss.
         labels: True classes. One outside 0 to c - 1 gives NaN, so that it cannot go unnoticed.
         smoothing: The s above, in [0, 1).
 
@@ -75,7 +76,7 @@ def cross_entropy(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> 
     return _smoothed_cross_entropy(logits, labels, smoothing)
 
 
-def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: float = 0.0) -> PerExample:
+def cross_entropy_off_label(logits: Logits, labels: Labels, *, smoothing: Scalar = 0.0) -> PerExample:
     """Compute the cross-entropy with the smoothing mass on the OTHER classes only.
 
     t = (1 - s) onehot(y) + s/(c - 1) (1 - onehot(y)): with s = 0.1 and ten classes 0.90 on the label and
@@ -125,7 +126,7 @@ def penalised_loss(
         The terms of every example, not averaged.
 
     Raises:
-        ValueError: Labels that are not one integer an example.
+        ValueError: Labels that are not one integer an example, or a number for `lam` below 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -138,6 +139,7 @@ def penalised_loss(
         [3.9431, 0.6931, 6.5]
     """
     check_labels(labels, inputs, what="inputs")
+    check_weight("lam", lam)
     network = evaluate_once(logits_fn, inputs) if isinstance(penalty_fn, Sharing) else logits_fn
     logits = network(inputs)
     chex.assert_rank(logits, 2)
@@ -173,7 +175,8 @@ def defended_loss(
         inputs: Batch in [0, 1].
         labels: True classes, the target of both points.
         lam: lambda, at least 0; may be traced.
-        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`.
+        epsilon: Radius of the attack, in [0, 1]; may be traced. At 0 this is `penalised_loss`, in expectation where
+            the penalty draws at random.
         penalty_fn: From `penalties.make_penalty`; None for adversarial training alone.
         loss_fn: L; bind the smoothing with `functools.partial`.
         attack_fn: Called as attack_fn(logits_fn, inputs, labels=..., epsilon=...), with a key if there is one; bind the
@@ -184,7 +187,8 @@ def defended_loss(
         The terms of every example, each the mean of its two points, not averaged over the batch.
 
     Raises:
-        ValueError: Labels that are not one integer an example; an attack or a penalty that needs a key, and no key.
+        ValueError: Labels that are not one integer an example; a number for `lam` below 0; an attack or a penalty that
+            needs a key, and no key.
     """
     attack_key, penalty_key = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
@@ -233,8 +237,9 @@ def output_change_loss(
         The terms of every example, not averaged over the batch.
 
     Raises:
-        ValueError: An attack that needs a key, and no key.
+        ValueError: A number for `lam` below 0, or an attack that needs a key, and no key.
     """
+    check_weight("lam", lam)
     attack_key, _ = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
     points = jnp.concatenate([inputs, twins])
@@ -263,13 +268,13 @@ def summed_defended_loss(
     return LossTerms(*(2 * term for term in mean_loss_fn(logits_fn, inputs, **options)))
 
 
-def _check_smoothing(smoothing: float) -> None:
-    """Refuse a number outside [0, 1); a traced one cannot be looked at."""
-    if isinstance(smoothing, int | float) and not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing={smoothing}: must be at least 0 and below 1, the share taken off the label")
+def _check_smoothing(smoothing: Scalar) -> None:
+    """Refuse a number outside [0, 1)."""
+    allowed = "at least 0 and below 1, the share taken off the label"
+    check_number("smoothing", smoothing, lambda share: (share >= 0) & (share < 1), allowed)
 
 
-def _smoothed_cross_entropy(logits: Logits, labels: Labels, smoothing: float) -> PerExample:
+def _smoothed_cross_entropy(logits: Logits, labels: Labels, smoothing: Scalar) -> PerExample:
     """Compute the cross-entropy against (1 - s) onehot(y) + s/c."""
     check_labels(labels, logits, what="logits")
     targets = optax.smooth_labels(one_hot(labels, logits.shape[-1], logits.dtype), smoothing)

@@ -51,9 +51,10 @@ def make_loss(
 
     Returns:
         `loss(params, inputs, labels, *, lam, epsilon=None, key=None)` that returns the mean loss and its mean
-        terms; lam and epsilon are traced, so no value of them compiles anew. Without epsilon there are no twins,
-        which is the loss at epsilon 0 for half of its work. Differentiate it with `jax.value_and_grad(loss,
-        has_aux=True)`. A penalty that is an estimator, and an attack that draws, need a new key in each step.
+        terms; lam and epsilon are traced, so no other value of the same type compiles anew. Without epsilon there
+        are no twins, which is the loss at epsilon 0 (in expectation where the penalty draws at random) for half of its
+        work. Differentiate it with `jax.value_and_grad(loss, has_aux=True)`. A penalty that is an estimator, and an
+        attack that draws, need a new key in each step.
 
     Raises:
         ValueError: An unknown name, or `output_change` without adversarial twins.
@@ -104,8 +105,7 @@ def _find_penalty(
     """Make the penalty of a name, or return the one that is ready."""
     if not isinstance(penalty, str):
         return penalty
-    if penalty == OUTPUT_CHANGE:
-        return make_change_penalty(outputs=outputs, scale=scale)
-    if penalty == "none":
-        return None
+    if penalty in (OUTPUT_CHANGE, "none"):
+        change_penalty = make_change_penalty(outputs=outputs, scale=scale)  # refuses an unknown name for either
+        return change_penalty if penalty == OUTPUT_CHANGE else None
     return make_penalty(penalty, outputs=outputs, scale=scale, num_draws=num_draws, loss_fn=loss_fn)

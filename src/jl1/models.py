@@ -94,6 +94,7 @@ class SequentialNet(nn.Module):
         hidden = inputs
         for index, layer in enumerate(self.hidden):
             if isinstance(layer, AveragePool):
+                _check_fits(f"layer_{index}", layer.window, hidden)
                 hidden = average_pool(layer, hidden)
             else:
                 hidden = self.activation(self._affine(layer, f"layer_{index}", hidden))
@@ -104,11 +105,8 @@ class SequentialNet(nn.Module):
         if isinstance(layer, Dense):
             flat = inputs.reshape(inputs.shape[0], -1)
             return nn.Dense(layer.features, kernel_init=self.kernel_init, name=name)(flat)
-        if layer.padding == "VALID" and min(inputs.shape[1:-1]) < layer.kernel_size:
-            raise ValueError(
-                f"{name}, {layer.kernel_size} x {layer.kernel_size} without padding, does not fit what enters it, "
-                f"{' x '.join(map(str, inputs.shape[1:-1]))}: the network needs larger images"
-            )
+        if layer.padding == "VALID":
+            _check_fits(name, layer.kernel_size, inputs)
         window, strides = (layer.kernel_size,) * 2, (layer.stride,) * 2
         module = nn.Conv(
             layer.features,
@@ -237,6 +235,15 @@ def centre_output_layer(params: Params, *, layer: str = OUTPUT_LAYER) -> Params:
     return {**params, layer: centred}
 
 
+def _check_fits(name: str, window: int, inputs: Float[Array, " batch *features"]) -> None:
+    """Refuse a window without padding that is larger than what enters it."""
+    if min(inputs.shape[1:-1], default=window) < window:
+        raise ValueError(
+            f"{name}, {window} x {window} without padding, does not fit what enters it, "
+            f"{' x '.join(map(str, inputs.shape[1:-1]))}: the network needs larger images"
+        )
+
+
 def _known(registry: Mapping[str, T], name: str, what: str) -> T:
     """Look a name up, or say which names there are."""
     if name not in registry:
@@ -248,7 +255,7 @@ def _with_padding(layers: tuple[Layer, ...], padding: tuple[str, ...], name: str
     """Replace the padding of the convolutions, in order."""
     num_convs = sum(isinstance(layer, Conv) for layer in layers)
     if num_convs == 0:
-        raise ValueError(f"padding {padding}: model {name} has no convolution; leave `table`")
+        raise ValueError(f"padding {padding}: model {name} has no convolution; leave the padding at its default")
     if len(padding) != num_convs or not set(padding) <= {"SAME", "VALID"}:
         raise ValueError(f"padding {padding} for model {name}: needs {num_convs} of SAME or VALID")
     remaining = iter(padding)

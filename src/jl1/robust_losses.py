@@ -10,6 +10,7 @@ from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.divergence import kl_ascent, kl_divergence
 from jl1.attacks.twins import split_key, twins_of
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
+from jl1.ranges import check_number, check_weight
 
 
 def adversarial_loss(
@@ -28,7 +29,7 @@ def adversarial_loss(
     """Compute (1 - w) L_gp(x', y) + w L_gp(x, y): adversarial training, on the attacked points alone where w is 0.
 
     With w = 0 and PGD it is the training of Madry et al., with one step from a random start that of Wong et al.;
-    w = 1/2 is `defended_loss`. The attacked points are constants.
+    w = 1/2 is `defended_loss`, in expectation where the penalty draws at random. The attacked points are constants.
 
     Args:
         logits_fn: Network with its parameters bound, a batch to logits.
@@ -47,7 +48,8 @@ def adversarial_loss(
         The terms of every example, not averaged over the batch.
 
     Raises:
-        ValueError: An attack or a penalty that needs a key, and no key.
+        ValueError: A number for `lam` below 0 or for `clean_weight` outside [0, 1]; an attack or a penalty that needs
+            a key, and no key.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -60,6 +62,7 @@ def adversarial_loss(
     References:
         Madry et al. 2018, arXiv:1706.06083. Wong, Rice, Kolter 2020, "Fast is better than free", arXiv:2001.03994.
     """
+    check_number("clean_weight", clean_weight, lambda weight: (weight >= 0) & (weight <= 1), "in [0, 1]")
     attack_key, penalty_key = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
     options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn, "key": penalty_key}
@@ -106,7 +109,7 @@ def trades_loss(
         The terms of every example, not averaged over the batch; `cross_entropy` has the weighted divergence in it.
 
     Raises:
-        ValueError: An attack or a penalty that needs a key, and no key.
+        ValueError: A number for `lam` or `beta` below 0, or an attack or a penalty that needs a key, and no key.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -119,6 +122,7 @@ def trades_loss(
     References:
         Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy", arXiv:1901.08573.
     """
+    check_weight("beta", beta)
     attack_key, penalty_key = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
 

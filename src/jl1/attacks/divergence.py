@@ -21,11 +21,11 @@ def kl_divergence(logits: Logits, other_logits: Logits) -> PerExample:
     """Compute KL(p || q) = sum_i p_i (log p_i - log q_i) of p = softmax(logits) and q = softmax(other_logits).
 
     Args:
-        logits: Scores that give p.
-        other_logits: Scores that give q.
+        logits: Scores that give p, finite.
+        other_logits: Scores that give q, finite.
 
     Returns:
-        One value an example, in nats, at least 0.
+        One value an example, in nats, at least 0 up to rounding.
 
     Example:
         >>> import jax.numpy as jnp

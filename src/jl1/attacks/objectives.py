@@ -53,8 +53,8 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
 def dlr(logits: Logits, labels: Labels) -> PerExample:
     """Compute the difference of logits ratio, (max_{i != y} z_i - z_y) / (z_pi1 - z_pi3) (eq. 6).
 
-    pi sorts the logits from high to low. Neither a shift nor a scale of the logits changes it, so a network
-    cannot hide its gradient by growing its logits.
+    pi sorts the logits from high to low. Neither a shift nor a scale of the logits changes it while they are spread
+    by more than some 1e-10, so a network cannot hide its gradient by growing its logits.
 
     Args:
         logits: Scores of at least three classes.
