@@ -21,7 +21,7 @@ _COMMANDS = {
     "evaluate": "attack the newest checkpoint of a run: AutoAttack, PGD, FGSM, noise",
     "audit": "say whether a run's accuracy holds: some thirty checks, a conclusion, a page with pictures",
     "table": "set the results of many runs side by side, with statistics and the paper's numbers",
-    "export": "write the network of a finished run for PyTorch and other tools",
+    "export": "write the network of a run for PyTorch and other tools",
     "prepare": "do the slow part of a data set once (download, decode)",
     "bench": "time the exact step beside its peers, pinned to one core",
 }
