@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from synthetic import result_like, write_run, write_seeds
+from synthetic import evaluated_row, result_like, write_run, write_seeds
 
 from jl1.report.cells import make_cells
 from jl1.report.choices import choose_for_cost, choose_for_lambda, strongest
@@ -69,6 +69,23 @@ def assert_nothing_overlaps(figure):
         assert box.y1 <= figure.bbox.y1
 
 
+@pytest.mark.parametrize("budget", ["fast", "few_classes"])
+def test_long_names_keep_to_the_picture(real_result, tmp_path, budget):
+    for lam in (0.0, 10.0, 50.0):
+        made = result_like(real_result, lam=lam)
+        strong = [
+            evaluated_row("standard", epsilon, 0.1, epoch=made["num_epochs"], budget=budget, num_examples=1000)
+            for epsilon in (0.1, 0.3)
+        ]
+        write_run(tmp_path / f"lam{lam:g}", made, evaluation=strong)
+    cells = make_cells(read_results([tmp_path]).rows, paper_numbers())
+    figure = draw_lambdas(lambda_panels(cells))
+    assert f"standard ({budget}) at 0.1 (standing) on 1,000 test points" in {
+        line.get_label() for line in figure.axes[0].lines
+    }
+    assert_nothing_overlaps(figure)
+
+
 def test_over_lambda_the_lines_are_the_means_and_the_dots_the_seeds(cells):
     figure = draw_lambdas(lambda_panels(cells))
     (axes,) = (axes for axes in figure.axes if axes.get_visible())
@@ -120,7 +137,7 @@ def test_runs_that_are_not_finished_have_no_curve(real_result, tmp_path):
     [
         ('{"epoch": 1, "loss"\n', "Expecting ':' delimiter"),
         ('{"epoch": 1}\n', "it has no 'validation_accuracy'"),
-        ("[1]\n", "its content has another form"),
+        ("[1]\n", "an entry of its content has another form"),
     ],
 )
 def test_damaged_metrics_give_no_curve_and_are_named(real_result, tmp_path, content, said):

@@ -9,6 +9,7 @@ from jl1.report.frames import Frame
 from jl1.report.names import group_name, penalties_of
 
 _COLUMNS = 3
+_NAME_WIDTH = 32  # characters of a name in a legend of two columns
 _OFFSET = 0.022  # of the panel's width: the paper's numbers stand to the right of the means, the seeds to the left
 
 
@@ -72,7 +73,9 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.set_xlim(-0.5, len(lambdas) - 0.5)
     axes.set_ylim(-3, 103)
     dress(axes, title=panel.title, x="lambda", y="accuracy in %")
-    axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    names = axes.get_legend_handles_labels()[1]
+    ncols = 2 if max(map(len, names), default=0) <= _NAME_WIDTH else 1  # two long ones are wider than the panel
+    axes.legend(fontsize=7.5, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
 def _draw_choice(axes: Any, choice: Choice, values: Frame, place: dict[float, float], style: tuple[str, str]) -> None:
