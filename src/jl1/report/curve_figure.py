@@ -39,7 +39,7 @@ def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> tuple[Frame, list[
             epochs = [{column: float(row[field]) for field, column in _FIELDS.items()} for row in metrics]
         except (ValueError, KeyError, TypeError, OSError) as error:
             file = workdirs[run["run"]] / "metrics.jsonl"
-            notes.append(f"{file} is left out of curves.png: {reason(error)}")
+            notes.append(f"{file} is left out of curves.png: {reason(error).removeprefix(f'{file} is damaged: ')}")
             continue
         settings = {name: run[name] for name in (*SETTING_COLUMNS, "seed")}
         found += [settings | epoch for epoch in epochs]

@@ -195,7 +195,7 @@ def reason(error: Exception) -> str:
     """Say what is wrong with a file, from the error that reading it gave."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
-    text = str(error).strip().partition("\n")[0].rpartition(" is damaged: ")[2]  # the file is named already
+    text = str(error).strip().partition("\n")[0]
     return f"its content has another form ({text})" if isinstance(error, TypeError | AttributeError) else text
 
 
