@@ -51,8 +51,8 @@ def steepest_ascent(
         The last point of every example, within `epsilon` of `centre` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_steps` below 1, inputs that are not floating, labels that are not one integer an example, an
-            unknown norm, or a number for epsilon that is negative or (in L-infinity) above upper - lower.
+        ValueError: `num_steps` below 1, a centre that is not floating, an unknown norm, or a number for epsilon that is
+            negative or (in L-infinity) above upper - lower.
 
     Example:
         >>> import jax.numpy as jnp
