@@ -196,7 +196,7 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
         (["train", "--workdri=x"], "Did you mean: workdir"),
         (["train", "quickstart"], "did not understand 'quickstart'"),
         (["train", "--config.model.name=D"], "must be one of A, B, C"),
-        (["train", "--config.penalty.lam=-1"], "at least 0"),
+        (["train", "--config.penalty.lam=-1"], "must be a number in [0, 1e30]"),
         (["train", "--config.training.batch_size=4001"], "there are only 4,000 examples"),
         (["train", "--config.model.name=B", "--config.model.padding=SAME"], "needs 2 of SAME or VALID"),
         (["train", "--config=train", "--config.data.name=kmnist"], "jl1 prepare --config.data.name=kmnist"),

@@ -187,7 +187,7 @@ def accuracy(
     )
     if attack_fn is not None and epsilon is not None:
         radius = epsilon if isinstance(epsilon, int | float) else np.asarray(epsilon)[()]  # hashable, of its own type
-        _radius_check(apply_fn, attack_fn)(params, inputs[:1], labels[:1], key, epsilon=radius)
+        _radius_check(apply_fn, attack_fn)(params, inputs[:batch_size], labels[:batch_size], key, epsilon=radius)
     return float(np.mean(np.concatenate(list(batches))))
 
 
