@@ -117,7 +117,7 @@ def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
     traces = []
 
     def apply_fn(params, inputs):
-        traces.extend([inputs.shape] * (len(inputs) > 1))  # at one example the radius is looked at, nothing compiled
+        traces.append(inputs.shape)
         return NET.apply_fn(params, inputs)
 
     points = {"inputs": INPUTS, "labels": LABELS, "batch_size": 8}
@@ -127,7 +127,7 @@ def test_accuracy_is_that_of_the_step_and_compiles_once(fgsm_step):
             assert found == values_of(fgsm_step, 8, epsilon=epsilon, key=KEY).mean()
             first = traces[:]
             assert accuracy(apply_fn, PARAMS, **points, attack_fn=attack_fn, epsilon=epsilon / 2, **keys) >= found
-            assert traces == first
+            assert len(traces) == len(first) + 1  # the new radius is looked at, and nothing compiled
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_radius_is_looked_at_once():
 
     for _ in range(2):
         accuracy(apply_fn, PARAMS, inputs=INPUTS, labels=LABELS, attack_fn=fgsm, epsilon=0.1)
-    assert traces.count((1, 4)) == 1
+    assert len(traces) == 1 + 2  # the radius; the attack and its verdict
 
 
 def test_every_batch_has_a_key_of_its_own():
