@@ -22,7 +22,7 @@ from jl1.errors import UserError
 from jl1.run_folder import open_run
 from jl1.sweep import expand
 from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
-from jl1.sweep.folder import read_sweep, write_sweep
+from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State
 
@@ -66,7 +66,7 @@ def test_sweeps_that_write_their_lists_at_once_lose_none(tmp_path):
     lists = [[SweepRun(f"run{index}", {"seed": index}, None)] for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda runs: write_sweep(tmp_path, config="tiny", command="jl1 sweep", runs=runs), lists))
-    assert {run["name"] for run in read_sweep(tmp_path)} == {f"run{index}" for index in range(8)}
+    assert {run["name"] for run in records.read_sweep(tmp_path)} == {f"run{index}" for index in range(8)}
 
 
 @pytest.mark.parametrize(

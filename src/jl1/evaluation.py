@@ -27,7 +27,7 @@ from jl1.array_types import (
 from jl1.attacks.fgsm import predicted_labels
 from jl1.keys import needs_key
 from jl1.labels import check_labels
-from jl1.per_example import choose
+from jl1.per_example import choose, is_finite
 
 BatchFn = Callable[..., Any]
 """A jitted function of (params, inputs, labels, ...) with an array, or a tree of arrays, of a row an example."""
@@ -67,8 +67,7 @@ def make_eval_step(
             attacked = predicted_labels(logits_fn, inputs) if attack_predicted_labels else labels
             points = attack_fn(logits_fn, inputs, labels=attacked, **options)
             chex.assert_equal_shape([inputs, points])
-            is_point = jnp.all(jnp.isfinite(points.reshape(len(points), -1)), axis=1)
-            points = choose(is_point, points, inputs)  # what is no number is not in the ball, and beats nothing
+            points = choose(is_finite(points), points, inputs)  # what is no number is in no ball: it beats nothing
         return predicted_labels(logits_fn, points) == labels
 
     return jax.jit(step)

@@ -16,6 +16,11 @@ def spread_channels(values: Float[Array, " channels"], rows: Array) -> Array:
     return values.reshape(*[1] * (rows.ndim - 1), -1)
 
 
+def is_finite(rows: Array) -> Mask:
+    """Say of each example whether all its numbers are numbers."""
+    return jnp.all(jnp.isfinite(rows.reshape(len(rows), -1)), axis=1)
+
+
 def choose(mask: Mask, points: Inputs, otherwise: Inputs) -> Inputs:
     """Take whole examples from one batch where the mask is true and from the other elsewhere."""
     return jnp.where(spread(mask, points), points, otherwise)

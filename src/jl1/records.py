@@ -36,6 +36,7 @@ INTERRUPTED = "interrupted"
 CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
 RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
+SWEEP = "sweep.json"
 TEMPORARY = ".tmp"
 
 _NUMBER = int | float
@@ -47,6 +48,7 @@ _RESULT_FORM = {
     "accuracies": [dict],
     "seconds": {"compile": _NUMBER, "evaluate": _NUMBER},
 }
+_SWEEP_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 _EVALUATION_FORM = {"schema": str, "accuracies": [dict]}
 _REMEDY = "Put a copy of it back, or move it away, and give the command again"
 
@@ -115,6 +117,16 @@ def read_at_epochs(workdir: Path) -> list[dict[str, Any]]:
 def write_at_epochs(workdir: Path, rows: list[dict[str, Any]]) -> None:
     """Write all figures taken on the way."""
     write_json(workdir / _ON_THE_WAY, rows)
+
+
+def read_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Read the list of the runs of a sweep, each with its name and overrides; empty if there is none.
+
+    Raises:
+        UserError: It cannot be read, is damaged, or of another schema.
+    """
+    content = read_json(folder / SWEEP, _SWEEP_FORM, schema=SWEEP_SCHEMA)
+    return content["runs"] if content else []
 
 
 def audit_folder(workdir: Path) -> Path:

@@ -13,7 +13,6 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +26,7 @@ from jl1.attacks.square import square
 from jl1.attacks.targets import TargetedAttackFn, ranked_targets
 from jl1.inputs import check_floating, check_range
 from jl1.labels import check_labels
+from jl1.per_example import is_finite
 from jl1.shares import ShareRowsFn, unshared
 
 
@@ -232,8 +232,7 @@ def _fold_in(key: PRNGKey, *numbers: int) -> PRNGKey:
 @partial(jax.jit, static_argnames="apply_fn")
 def _is_right(params: Params, points: Inputs, labels: Labels, *, apply_fn: ApplyFn) -> Mask:
     """A point that is no number is not in the ball, whatever the network says of it: it beats nothing."""
-    is_no_point = ~jnp.all(jnp.isfinite(points.reshape(len(points), -1)), axis=1)
-    return (predicted_labels(partial(apply_fn, params), points) == labels) | is_no_point
+    return (predicted_labels(partial(apply_fn, params), points) == labels) | ~is_finite(points)
 
 
 @partial(jax.jit, static_argnames=("apply_fn", "stage", "space"))

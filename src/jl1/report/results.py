@@ -167,8 +167,6 @@ def _read_run(workdir: Path, notes: list[str]) -> _Run | None:
         result = records.read_result(workdir)
         if result is None:
             return _Run(workdir, _checked(records.read_config(workdir)), [{"status": MISSING}])
-        if result["schema"] != records.SCHEMA:
-            raise ValueError(f"its schema is {result['schema']}, and this version reads {records.SCHEMA}")
         run = _Run(workdir, _checked(result["config"]), _rows_of(result))
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         notes.append(f"{workdir} is left out: {reason(error)}")

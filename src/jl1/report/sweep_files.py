@@ -1,7 +1,6 @@
 """What a sweep lists in sweep.json, so that a table can say which of its runs are not there."""
 
 import copy
-import json
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 from jl1 import records
 from jl1.data_tiles import tiled_name
-
-_FILE = "sweep.json"
 
 
 def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -25,16 +22,9 @@ def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[
         Config by name, and the names of the runs that none of the same data set and model can stand in for.
 
     Raises:
-        ValueError: The file is damaged or of another schema.
-        KeyError: It lacks a field.
+        UserError: The file cannot be read, is damaged, or of another schema.
     """
-    path = folder / _FILE
-    if not path.is_file():
-        return {}, []
-    sweep = json.loads(path.read_text())
-    if sweep["schema"] != records.SWEEP_SCHEMA:
-        raise ValueError(f"its schema is {sweep['schema']}, and this version reads {records.SWEEP_SCHEMA}")
-    listed = {run["name"]: run["overrides"] for run in sweep["runs"]}
+    listed = {run["name"]: run["overrides"] for run in records.read_sweep(folder)}
     there = {name: configs[name] for name in listed if name in configs}
     missing = {name: _stand_in(name, fields, there) for name, fields in listed.items() if name not in configs}
     known = {name: config for name, config in missing.items() if config is not None}

@@ -17,11 +17,10 @@ from jl1.sweep.expansion import SweepRun
 LOG = "log.txt"
 """What the processes of a run wrote."""
 
-_SWEEP, _FAILED = "sweep.json", "failed.json"
+_FAILED = "failed.json"
 _NUM_LINES = 20
 _FAILED_FORM = {"exit_status": int, "killed_by": str | None, "last_lines": [str]}
 _EPOCH_FORM = dict.fromkeys(("seconds", "examples_per_second", "validation_accuracy"), int | float)
-_SWEEP_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 
 
 def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[SweepRun]) -> None:
@@ -36,28 +35,18 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.resolve() / LOCK):  # sweeps that start at once would each drop the other's runs
-            before = {run["name"]: run for run in read_sweep(folder)}
+            before = {run["name"]: run for run in records.read_sweep(folder)}
             content = {
                 "schema": records.SWEEP_SCHEMA,
                 "config": config,
                 "command": command,
                 "runs": [*(before | listed).values()],
             }
-            records.write_json(folder / _SWEEP, content)
+            records.write_json(folder / records.SWEEP, content)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; choose another folder with --workdir"
         ) from error
-
-
-def read_sweep(folder: Path) -> list[dict[str, Any]]:
-    """Read the list of the runs, each with its name and overrides; empty if there is none.
-
-    Raises:
-        UserError: It cannot be read, is damaged, or of another schema.
-    """
-    content = records.read_json(folder / _SWEEP, _SWEEP_FORM, schema=records.SWEEP_SCHEMA)
-    return content["runs"] if content else []
 
 
 def write_failure(workdir: Path, status: int) -> None:
