@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 
@@ -154,6 +155,15 @@ def test_epochs_are_cut_back_to_what_the_checkpoint_knows(tmp_path, name, append
     records.keep_epochs(tmp_path, 2)
     assert [row["epoch"] for row in read(tmp_path)] == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("content", [b"\xff\n{}\n{}\n", b"\xff"])
+def test_bytes_that_are_no_text_are_named_and_left_alone(content, tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    for use in (records.read_metrics, partial(records.keep_epochs, num_epochs=1)):
+        with pytest.raises(UserError, match=r"metrics\.jsonl is damaged: .*0xff.* Put a copy of it back"):
+            use(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["metrics", "trace"])

@@ -7,6 +7,7 @@ from typing import Any
 from jl1 import records
 from jl1.attack_names import attack_name
 from jl1.config import Config
+from jl1.json_files import write_text
 from jl1.loss_in_words import describe_loss
 
 _OUTCOMES = {"PASS": "pass", "WARN": "**warn**", "FAIL": "**FAIL**", "SKIP": "not run"}
@@ -39,7 +40,7 @@ def write_page(workdir: Path, content: Mapping[str, Any], config: Config, pictur
         "## How it was made",
         _provenance(content),
     ]
-    records.write_text(path, "\n\n".join(parts) + "\n")
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 

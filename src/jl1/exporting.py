@@ -20,6 +20,7 @@ from jl1 import records
 from jl1.array_types import LogitsFn
 from jl1.errors import UserError
 from jl1.evaluation import over_batches
+from jl1.json_files import write_json
 from jl1.layouts import describe_layers
 from jl1.models import make_apply_fn
 from jl1.problems import create_module
@@ -78,7 +79,7 @@ def export_run(
         with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as temporary:
             folder = Path(temporary) / "export"  # not the temporary folder itself, which others may not read
             folder.mkdir()
-            records.write_json(folder / "model.json", _layout(run, result))
+            write_json(folder / "model.json", _layout(run, result))
             for name in formats:
                 FORMATS[name](run, folder)
             _write_points(run, folder)

@@ -1,12 +1,6 @@
-"""The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema.
-
-A .json file is written under a temporary name and then renamed, so it is there whole or not at all, whenever the
-process is killed. To the two .jsonl files a line is added at a time: a kill may leave half of one, which is not read.
-"""
+"""The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema."""
 
 import importlib.util
-import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +11,7 @@ from typing import Any
 
 from jl1.data_cache import remove_halves
 from jl1.errors import UserError
+from jl1.json_files import append_line, keep_lines, read_json, read_lines, write_json
 
 SCHEMA = "jl1.result/1"
 """Changes when a field of result.json changes its meaning or goes."""
@@ -37,7 +32,6 @@ CONFIG, _METRICS, _TRACE = "config.json", "metrics.jsonl", "trace.jsonl"
 RESULT, _EVALUATION = "result.json", "evaluation.json"
 _ON_THE_WAY = "at_epochs.json"
 SWEEP = "sweep.json"
-TEMPORARY = ".tmp"
 
 _NUMBER = int | float
 _RESULT_FORM = {
@@ -50,7 +44,6 @@ _RESULT_FORM = {
 }
 _SWEEP_FORM = {"schema": str, "runs": [{"name": str, "overrides": dict}]}
 _EVALUATION_FORM = {"schema": str, "accuracies": [dict]}
-_REMEDY = "Put a copy of it back, or move it away, and give the command again"
 
 
 def is_run(workdir: Path) -> bool:
@@ -144,20 +137,22 @@ def write_audit(workdir: Path, content: dict[str, Any]) -> Path:
 
 def append_metrics(workdir: Path, row: dict[str, Any]) -> None:
     """Add the line of one epoch to metrics.jsonl."""
-    _append_line(workdir / _METRICS, row)
+    append_line(workdir / _METRICS, row)
 
 
 def append_trace(workdir: Path, row: dict[str, Any]) -> None:
     """Add the line of one epoch to trace.jsonl."""
-    _append_line(workdir / _TRACE, row)
+    append_line(workdir / _TRACE, row)
 
 
 def keep_epochs(workdir: Path, num_epochs: int) -> None:
-    """Cut metrics.jsonl and trace.jsonl back to their first epochs: those that the restored checkpoint knows of."""
+    """Cut metrics.jsonl and trace.jsonl back to their first epochs: those that the restored checkpoint knows of.
+
+    Raises:
+        UserError: A file cannot be read or is damaged.
+    """
     for path in (workdir / _METRICS, workdir / _TRACE):
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        if len(lines) > num_epochs:
-            write_text(path, "".join(lines[:num_epochs]))
+        keep_lines(path, num_epochs)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -166,12 +161,12 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: The file cannot be read or is damaged.
     """
-    return _read_lines(workdir / _METRICS)
+    return read_lines(workdir / _METRICS)
 
 
 def read_trace(workdir: Path) -> list[dict[str, Any]]:
     """Read the epochs of trace.jsonl, as `read_metrics` does."""
-    return _read_lines(workdir / _TRACE)
+    return read_lines(workdir / _TRACE)
 
 
 def require_tensorboard() -> None:
@@ -230,87 +225,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changes else "")
-
-
-def read_json(path: Path, form: Any, *, schema: str | None = None) -> Any:
-    """Read a JSON file, or return None if there is none.
-
-    Args:
-        path: The file.
-        form: Of what is in it: a type, a list with the form of each entry, or an object with the forms of some fields.
-        schema: What its field `schema` has to be, if it has one.
-
-    Raises:
-        UserError: The file cannot be read, is damaged, or of another schema or form.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError as error:
-        raise UserError(f"{path.parent} is not a folder") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}. {_REMEDY}") from error
-    if schema is not None and isinstance(content, dict) and content.get("schema", schema) != schema:
-        raise UserError(
-            f"{path} is left as it is: its schema is {content['schema']}, and this version reads {schema}; use the "
-            "version of jl1 that wrote it, or another folder"
-        )
-    if wrong := misfit(content, form):
-        raise UserError(f"{path} is damaged: {wrong}. {_REMEDY}")
-    return content
-
-
-def misfit(value: Any, form: Any, name: str = "its content") -> str | None:
-    """Say what in a JSON value has not the form that it should have, as for `read_json`, or None."""
-    parts: Iterator[str | None] = iter(())
-    if isinstance(form, dict) and isinstance(value, dict):
-        if lacking := [key for key in form if key not in value]:
-            return f"it has no {lacking[0]!r}"
-        parts = (misfit(value[key], part, f"its {key!r}") for key, part in form.items())
-    elif isinstance(form, list) and isinstance(value, list):
-        parts = (misfit(each, form[0], f"an entry of {name}") for each in value)
-    elif not isinstance(value, type(form) if isinstance(form, dict | list) else form):
-        return f"{name} has another form"
-    return next(filter(None, parts), None)
-
-
-def _append_line(path: Path, row: dict[str, Any]) -> None:
-    """Add a line of JSON to a file."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a file of JSON lines, each an object; without a file there are none."""
-    try:
-        rows = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if wrong := misfit(rows, [dict]):
-        raise UserError(f"{path} is damaged: {wrong}")
-    return rows
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Write a JSON file, whole or not at all."""
-    return write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return path

@@ -6,6 +6,7 @@ from typing import Any
 from jl1 import records
 from jl1.config_files import run_differences
 from jl1.errors import UserError
+from jl1.json_files import TEMPORARY, write_json
 from jl1.run_lock import HOLDER, LOCK
 
 
@@ -20,7 +21,7 @@ def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
         UserError: The folder holds other files, another config or a finished run.
     """
     paths = workdir.iterdir() if workdir.is_dir() else ()
-    names = {path.name for path in paths if path.suffix != records.TEMPORARY} - {LOCK, HOLDER}
+    names = {path.name for path in paths if path.suffix != TEMPORARY} - {LOCK, HOLDER}
     if records.CONFIG in names:
         _refuse_another_run(workdir, config)
     elif names:
@@ -49,7 +50,7 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         check_workdir(workdir, config)
-        records.write_json(workdir / records.CONFIG, config)
+        write_json(workdir / records.CONFIG, config)
     except OSError as error:
         raise UserError(
             f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"

@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jl1 import records
 from jl1.errors import RunHeldError, UserError
+from jl1.json_files import write_json
 
 LOCK, HOLDER = "lock", "holder.json"
 """Their files."""
@@ -47,7 +47,7 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
             f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
         ) from error
     with lock, _explained(workdir):
-        records.write_json(workdir / HOLDER, _this_process())
+        write_json(workdir / HOLDER, _this_process())
         yield
 
 

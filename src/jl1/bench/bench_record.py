@@ -8,6 +8,7 @@ from typing import Any
 
 from jl1 import records
 from jl1.errors import UserError
+from jl1.json_files import write_json
 from jl1.penalties import OUTPUTS
 
 SCHEMA = "jl1.bench/1"
@@ -53,7 +54,7 @@ class BenchRecord:
 
     def _write(self) -> None:
         """Write everything."""
-        records.write_json(self.folder / BENCH_FILE, self.content)
+        write_json(self.folder / BENCH_FILE, self.content)
 
 
 def penalised(form: str) -> str | None:

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from jl1 import records
 from jl1.errors import UserError
+from jl1.json_files import misfit, read_json, write_json
 from jl1.run_lock import LOCK
 from jl1.sweep.expansion import SweepRun
 
@@ -42,7 +43,7 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
                 "command": command,
                 "runs": [*(before | listed).values()],
             }
-            records.write_json(folder / records.SWEEP, content)
+            write_json(folder / records.SWEEP, content)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; choose another folder with --workdir"
@@ -54,13 +55,13 @@ def write_failure(workdir: Path, status: int) -> None:
     killed_by = signal.Signals(-status).name if status < 0 else None
     failure = {"exit_status": status, "killed_by": killed_by, "last_lines": last_lines(workdir, _NUM_LINES)}
     with suppress(OSError):  # on a full disk the failure is still reported
-        records.write_json(workdir / _FAILED, failure)
+        write_json(workdir / _FAILED, failure)
 
 
 def read_failure(workdir: Path) -> dict[str, Any] | None:
     """Read how a run failed, or None if it has not; of a damaged file it is known only that it has."""
     try:
-        return records.read_json(workdir / _FAILED, _FAILED_FORM)
+        return read_json(workdir / _FAILED, _FAILED_FORM)
     except UserError as error:
         return {"exit_status": "unknown", "killed_by": None, "last_lines": [str(error)]}
 
@@ -76,7 +77,7 @@ def read_epochs(workdir: Path) -> list[dict[str, Any]]:
         rows = records.read_metrics(workdir)
     except UserError:
         return []
-    return [] if records.misfit(rows, [_EPOCH_FORM]) else rows
+    return [] if misfit(rows, [_EPOCH_FORM]) else rows
 
 
 def write_log(workdir: Path, text: str) -> None:
