@@ -26,15 +26,13 @@ import jax
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torchattacks  # pyright: ignore[reportMissingImports]
-from art.attacks.evasion import (  # pyright: ignore[reportMissingImports]
-    FastGradientMethod,
-    ProjectedGradientDescent,
-)
+from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent  # pyright: ignore[reportMissingImports]
 from art.estimators.classification import PyTorchClassifier  # pyright: ignore[reportMissingImports]
 
 from jl1.array_types import NormName
 from jl1.attacks.apgd import apgd
-from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
+from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.norms import NORMS
 from jl1.attacks.objectives import dlr

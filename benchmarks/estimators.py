@@ -24,10 +24,10 @@ import optax
 
 from jl1.closed_form import has_closed_form, make_closed_form_gradient
 from jl1.data import load_dataset
+from jl1.gradients import make_gradient
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
 from jl1.models import MODELS, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import ESTIMATORS, make_penalty
-from jl1.training import make_gradient
 
 _BATCH = 128
 _SMOOTHED = partial(cross_entropy, smoothing=0.1)

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jl1.gradients import make_gradient
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
 from jl1.models import MODELS, create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import make_gradient
 
 _BATCH, _SHAPE = 128, (28, 84, 1)
 _FORMS = ("plain", "sampled logits", "sampled probs")

@@ -13,8 +13,9 @@ from quick import quick_config
 
 from jl1.attacks.apgd import apgd, apgd_targeted
 from jl1.attacks.ascent import pgd_last_point
+from jl1.attacks.budgets import Stage
 from jl1.attacks.divergence import kl_ascent
-from jl1.attacks.ensemble import Stage, standard_attack
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.attacks.noise import random_noise
@@ -27,6 +28,7 @@ from jl1.data import epoch_indices
 from jl1.devices import Devices
 from jl1.evaluation import make_penalty_step, over_batches
 from jl1.experiment import train_and_evaluate
+from jl1.gradients import make_gradient
 from jl1.hyperparameters import Hyperparameters
 from jl1.losses import cross_entropy, defended_loss, penalised_loss
 from jl1.models import create_model, make_apply_fn
@@ -34,7 +36,7 @@ from jl1.penalties import ESTIMATORS, make_penalty
 from jl1.problems import create_problem, load_data
 from jl1.records import read_metrics
 from jl1.robust_losses import adversarial_loss, trades_loss
-from jl1.training import Examples, TrainState, make_epoch, make_gradient, zero_totals
+from jl1.training import Examples, TrainState, make_epoch, zero_totals
 
 KEY = jax.random.key(3)
 BATCH_SIZE = 11  # two, four and eight devices fill it up

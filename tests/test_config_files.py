@@ -7,14 +7,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from jl1.config import default_config, validate_config
+from jl1.config import default_config
+from jl1.config_checks import validate_config
 from jl1.config_fields import field_names
-from jl1.config_files import (
-    config_from_dict,
-    config_to_dict,
-    load_config,
-    run_name,
-)
+from jl1.config_files import config_from_dict, config_to_dict, load_config, run_name
 from jl1.config_folder import config_folder
 from jl1.errors import UserError
 from jl1.stored_configs import differences

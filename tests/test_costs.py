@@ -8,11 +8,12 @@ import optax
 import pytest
 from networks import NETS, as_tree
 
+from jl1.gradients import make_gradient
 from jl1.losses import penalised_loss
 from jl1.mean_loss import make_loss
 from jl1.models import Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import Hyperparameters, TrainState, make_gradient, make_train_step
+from jl1.training import Hyperparameters, TrainState, make_train_step
 
 NET = NETS["dense_relu"]
 OPTIMIZER = optax.adam(1e-3)

@@ -11,8 +11,9 @@ import pytest
 from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm
+from jl1.change_loss import output_change_loss
+from jl1.draws import draw_classes
 from jl1.estimators import (
-    draw_classes,
     jacobian_frobenius_projected,
     jacobian_l1_finite_difference,
     jacobian_l1_random_sign,
@@ -21,7 +22,7 @@ from jl1.estimators import (
     output_change,
 )
 from jl1.jacobian import input_jacobian
-from jl1.losses import cross_entropy, defended_loss, output_change_loss
+from jl1.losses import cross_entropy, defended_loss
 from jl1.models import Dense, SequentialNet, make_apply_fn
 from jl1.norms import jacobian_l1
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, make_change_penalty

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from jl1.attack_names import attack_name
-from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.suite import ATTACKS, make_suite, settings_of
 from jl1.commands.evaluate import _define_attacks
 

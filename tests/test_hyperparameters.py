@@ -11,9 +11,10 @@ import pytest
 from networks import NETS, as_tree
 
 from jl1.closed_form import make_closed_form_gradient
+from jl1.gradients import make_gradient
 from jl1.hyperparameters import Hyperparameters, radius_at
 from jl1.losses import LossTerms, cross_entropy
-from jl1.training import Examples, TrainState, make_epoch, make_gradient, make_train_step, zero_totals
+from jl1.training import Examples, TrainState, make_epoch, make_train_step, zero_totals
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jl1.attacks.ensemble import Stage, standard_attack
+from jl1.attacks.budgets import Stage
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.objectives import margin, targeted_margin
 from jl1.attacks.targets import ranked_targets

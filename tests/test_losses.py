@@ -10,12 +10,12 @@ import reference
 from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm, fgsm_random_start
+from jl1.change_loss import output_change_loss
 from jl1.losses import (
     LossTerms,
     cross_entropy,
     cross_entropy_off_label,
     defended_loss,
-    output_change_loss,
     penalised_loss,
     summed_defended_loss,
 )

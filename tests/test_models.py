@@ -11,7 +11,8 @@ import pytest
 import reference
 from networks import NETS, as_tree
 
-from jl1.models import ACTIVATIONS, INITIALISERS, MODELS, AveragePool, SequentialNet, centre_output_layer, create_model
+from jl1.gauge import centre_output_layer
+from jl1.models import ACTIVATIONS, INITIALISERS, MODELS, AveragePool, SequentialNet, create_model
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -14,6 +14,7 @@ import reference
 from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm_random_start
+from jl1.gradients import make_gradient, masked_mean
 from jl1.losses import LossTerms, defended_loss, penalised_loss
 from jl1.penalties import make_penalty
 from jl1.training import (
@@ -22,9 +23,7 @@ from jl1.training import (
     TrainState,
     create_train_state,
     make_epoch,
-    make_gradient,
     make_train_step,
-    masked_mean,
     train_step,
     zero_totals,
 )

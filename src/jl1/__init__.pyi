@@ -4,11 +4,11 @@ from .attacks.apgd import apgd as apgd
 from .attacks.apgd import apgd_targeted as apgd_targeted
 from .attacks.ascent import pgd_last_point as pgd_last_point
 from .attacks.ascent import steepest_ascent as steepest_ascent
+from .attacks.budgets import BUDGETS as BUDGETS
+from .attacks.budgets import Stage as Stage
 from .attacks.divergence import kl_ascent as kl_ascent
 from .attacks.divergence import kl_divergence as kl_divergence
-from .attacks.ensemble import BUDGETS as BUDGETS
 from .attacks.ensemble import Attacked as Attacked
-from .attacks.ensemble import Stage as Stage
 from .attacks.ensemble import standard_attack as standard_attack
 from .attacks.fab import fab as fab
 from .attacks.fab import minimal_perturbation as minimal_perturbation
@@ -38,6 +38,8 @@ from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certified_margins as certified_margins
 from .certificates import gradient_norm_bounds as gradient_norm_bounds
 from .certificates import make_certificate_step as make_certificate_step
+from .change_loss import output_change_loss as output_change_loss
+from .classifier_check import check_classifier as check_classifier
 from .closed_form import has_closed_form as has_closed_form
 from .closed_form import make_closed_form_gradient as make_closed_form_gradient
 from .convolution import patch_convolution as patch_convolution
@@ -52,10 +54,11 @@ from .estimators import jacobian_l21_projected as jacobian_l21_projected
 from .estimators import output_change as output_change
 from .evaluation import accuracy as accuracy
 from .evaluation import accuracy_interval as accuracy_interval
-from .evaluation import check_classifier as check_classifier
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step
 from .evaluation import over_batches as over_batches
+from .gauge import centre_output_layer as centre_output_layer
+from .gradients import make_gradient as make_gradient
 from .hyperparameters import Hyperparameters as Hyperparameters
 from .hyperparameters import radius_at as radius_at
 from .jacobian import entrywise_l1 as entrywise_l1
@@ -70,7 +73,6 @@ from .losses import LossTerms as LossTerms
 from .losses import cross_entropy as cross_entropy
 from .losses import cross_entropy_off_label as cross_entropy_off_label
 from .losses import defended_loss as defended_loss
-from .losses import output_change_loss as output_change_loss
 from .losses import penalised_loss as penalised_loss
 from .losses import summed_defended_loss as summed_defended_loss
 from .mean_loss import make_loss as make_loss
@@ -79,7 +81,6 @@ from .models import AveragePool as AveragePool
 from .models import Conv as Conv
 from .models import Dense as Dense
 from .models import SequentialNet as SequentialNet
-from .models import centre_output_layer as centre_output_layer
 from .models import create_model as create_model
 from .models import make_apply_fn as make_apply_fn
 from .norms import class_sum_l1 as class_sum_l1
@@ -101,7 +102,6 @@ from .training import Totals as Totals
 from .training import TrainState as TrainState
 from .training import create_train_state as create_train_state
 from .training import make_epoch as make_epoch
-from .training import make_gradient as make_gradient
 from .training import make_train_step as make_train_step
 from .training import train_step as train_step
 from .training import zero_totals as zero_totals

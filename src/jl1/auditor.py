@@ -34,7 +34,7 @@ class AuditOptions(NamedTuple):
 
     Attributes:
         epsilon: L-infinity radius, in (0, 1]; None: that of the training, or `USUAL_RADIUS`.
-        budget: Of the ensemble, a name in `attacks.ensemble.BUDGETS`.
+        budget: Of the ensemble, a name in `attacks.budgets.BUDGETS`.
         points: `test` or `validation`.
         max_points: So many points from the beginning; None for all.
         num_examined: Points that the measures of gradients look at.

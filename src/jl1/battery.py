@@ -16,7 +16,8 @@ import numpy as np
 
 from jl1 import records
 from jl1.array_types import NormName, PRNGKey
-from jl1.attacks.ensemble import ProgressFn, Stage, standard_attack
+from jl1.attacks.budgets import Stage
+from jl1.attacks.ensemble import ProgressFn, standard_attack
 from jl1.attacks.norms import find_norm
 from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExample, PRNGKey, Scalar
 from jl1.attacks.fgsm import full_step
 from jl1.chunks import cached_examples, in_chunks
+from jl1.gradients import GradientFn
 from jl1.heads import HEADS
 from jl1.inputs import check_floating
 from jl1.kinks import KINKS
@@ -25,7 +26,6 @@ from jl1.models import Dense, SequentialNet, convolution_form
 from jl1.passes import Network, Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
 from jl1.precision import PRECISIONS
-from jl1.training import GradientFn
 
 
 def has_closed_form(module: nn.Module) -> bool:

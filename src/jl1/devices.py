@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, Mask, Params, PRNGKey, Scalar
+from jl1.gradients import GradientFn
 from jl1.losses import LossTerms
 from jl1.shares import Share, one_share
-from jl1.training import GradientFn
 
 _AXIS = "data"
 _WHOLE, _ROWS = PartitionSpec(), PartitionSpec(_AXIS)
@@ -85,7 +85,7 @@ class Devices:
         """Let each device compute the gradient of its own rows, and average over all that count.
 
         Args:
-            gradient_fn: The gradient of the mean loss of a batch, such as of `training.make_gradient`.
+            gradient_fn: The gradient of the mean loss of a batch, such as of `gradients.make_gradient`.
             batch_size: Examples of a batch, without those that `fill` adds.
 
         Returns:

@@ -14,17 +14,16 @@ difference are unbiased. The cosine is that of one draw's gradient to the exact 
 """
 
 import math
-from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jl1.array_types import BatchedFn, Inputs, Outputs, PerExample, PRNGKey, Scalar
+from jl1.draws import draw_classes, draw_vectors, mean_over_draws
 from jl1.evaluated import value_and_pullback
 from jl1.jacobian import entrywise_l1, squared_l2
-from jl1.shares import draw_rows
 
 
 def jacobian_l1_sampled_classes(
@@ -58,7 +57,7 @@ def jacobian_l1_sampled_classes(
     """
     outputs, pullback = value_and_pullback(batched_fn, inputs)
     classes = draw_classes(key, outputs, num_draws=num_draws)
-    row_norms = _mean_over_draws(lambda drawn: entrywise_l1(pullback(_one_hot(drawn, outputs))[0]), classes)
+    row_norms = mean_over_draws(lambda drawn: entrywise_l1(pullback(_one_hot(drawn, outputs))[0]), classes)
     return outputs.shape[1] * row_norms
 
 
@@ -102,7 +101,7 @@ def jacobian_l1_finite_difference(
         signs = jax.lax.stop_gradient(jnp.sign(pullback(chosen)[0]))
         return jnp.sum(chosen * (batched_fn(inputs + step_size * signs) - outputs), axis=1) / step_size
 
-    return outputs.shape[1] * _mean_over_draws(one_draw, draw_classes(key, outputs, num_draws=num_draws))
+    return outputs.shape[1] * mean_over_draws(one_draw, draw_classes(key, outputs, num_draws=num_draws))
 
 
 def jacobian_l1_random_sign(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKey, num_draws: int = 1) -> PerExample:
@@ -128,8 +127,8 @@ def jacobian_l1_random_sign(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGK
         Szarek 1976, "On the best constants in the Khinchin inequality", Studia Mathematica 58.
     """
     outputs, pullback = value_and_pullback(batched_fn, inputs)
-    signs = _draw(jax.random.rademacher, key, num_draws, outputs)
-    return _mean_over_draws(lambda sign: entrywise_l1(pullback(sign)[0]), signs)
+    signs = draw_vectors(jax.random.rademacher, key, num_draws, outputs)
+    return mean_over_draws(lambda sign: entrywise_l1(pullback(sign)[0]), signs)
 
 
 def jacobian_l21_projected(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKey, num_draws: int = 1) -> PerExample:
@@ -151,8 +150,8 @@ def jacobian_l21_projected(batched_fn: BatchedFn, inputs: Inputs, *, key: PRNGKe
         ValueError: `num_draws` below 1.
     """
     outputs, pullback = value_and_pullback(batched_fn, inputs)
-    normal = _draw(jax.random.normal, key, num_draws, outputs)
-    return math.sqrt(math.pi / 2) * _mean_over_draws(lambda vector: entrywise_l1(pullback(vector)[0]), normal)
+    normal = draw_vectors(jax.random.normal, key, num_draws, outputs)
+    return math.sqrt(math.pi / 2) * mean_over_draws(lambda vector: entrywise_l1(pullback(vector)[0]), normal)
 
 
 def jacobian_frobenius_projected(
@@ -179,9 +178,9 @@ def jacobian_frobenius_projected(
         Hoffman, Roberts, Yaida 2019, "Robust learning with Jacobian regularization", arXiv:1908.02729.
     """
     outputs, pullback = value_and_pullback(batched_fn, inputs)
-    normal = _draw(jax.random.normal, key, num_draws, outputs)
+    normal = draw_vectors(jax.random.normal, key, num_draws, outputs)
     unit = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
-    return outputs.shape[1] * _mean_over_draws(lambda vector: squared_l2(pullback(vector)[0]), unit)
+    return outputs.shape[1] * mean_over_draws(lambda vector: squared_l2(pullback(vector)[0]), unit)
 
 
 def output_change(outputs: Outputs, twin_outputs: Outputs, *, epsilon: Scalar) -> PerExample:
@@ -189,7 +188,7 @@ def output_change(outputs: Outputs, twin_outputs: Outputs, *, epsilon: Scalar) -
 
     For x' within epsilon of x it is at most the supremum of ||J||_{1,1} over the segment between them. Biased, and by
     how much depends on x': it sees one direction, the attack's. It costs nothing where both outputs are there anyway,
-    as in adversarial training (`losses.output_change_loss`); no derivative is differentiated again.
+    as in adversarial training (`change_loss.output_change_loss`); no derivative is differentiated again.
 
     Args:
         outputs: f(x).
@@ -212,48 +211,6 @@ def output_change(outputs: Outputs, twin_outputs: Outputs, *, epsilon: Scalar) -
     return jnp.where(epsilon > 0, change, 0.0)
 
 
-def draw_classes(key: PRNGKey, outputs: Outputs, *, num_draws: int) -> Int[Array, " draws batch"]:
-    """Draw different outputs for every example, each output equally often in the batch, up to one.
-
-    As many examples as there are outputs are dealt the outputs in turn, from a random one on; the next ones from
-    another. Uniform for every example, cheaper than a permutation, and not in step with labels that come in turn.
-    """
-    num_examples, num_outputs = outputs.shape
-    if not 1 <= num_draws <= num_outputs:
-        raise ValueError(f"num_draws={num_draws}: must be 1 to {num_outputs}, the number of outputs")
-
-    def deal(num_rows: int) -> Int[Array, " draws rows"]:
-        starts = jax.random.randint(key, (-(-num_rows // num_outputs), 1), 0, num_outputs)
-        dealt = (starts + jnp.arange(num_outputs * num_draws)[None]) % num_outputs
-        return dealt.reshape(-1, num_draws)[:num_rows].T
-
-    return draw_rows(deal, num_examples, axis=1)
-
-
 def _one_hot(classes: Int[Array, " batch"], outputs: Outputs) -> Outputs:
     """Return one unit vector an example."""
     return jax.nn.one_hot(classes, outputs.shape[1], dtype=outputs.dtype)
-
-
-def _draw(
-    sample_fn: Callable[..., Array], key: PRNGKey, num_draws: int, outputs: Outputs
-) -> Float[Array, " draws batch outputs"]:
-    """Draw one random vector a draw and example."""
-    chex.assert_rank(outputs, 2)
-    if num_draws < 1:
-        raise ValueError(f"num_draws={num_draws}: must be at least 1")
-    num_rows, num_outputs = outputs.shape
-    return draw_rows(lambda rows: sample_fn(key, (num_draws, rows, num_outputs), outputs.dtype), num_rows, axis=1)
-
-
-def _mean_over_draws(
-    draw_fn: Callable[[Array], PerExample], draws: Float[Array, " draws batch *rest"] | Int[Array, " draws batch"]
-) -> PerExample:
-    """Average one value an example over the draws.
-
-    Several run in a loop that recomputes them when it is differentiated, so that memory does not grow with their
-    number; for a single one, recomputing would cost another pass and save nothing.
-    """
-    if len(draws) == 1:
-        return draw_fn(draws[0])
-    return jnp.mean(jax.lax.map(jax.checkpoint(draw_fn), draws), axis=0)

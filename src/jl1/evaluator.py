@@ -28,7 +28,7 @@ class EvaluationOptions(NamedTuple):
     Attributes:
         epsilons: Radii in the units of the inputs; in L-infinity each in [0, 1].
         attacks: Names in `attacks.suite.ATTACKS`.
-        budget: Strength of `standard` and its parts, a name in `attacks.ensemble.BUDGETS`.
+        budget: Strength of `standard` and its parts, a name in `attacks.budgets.BUDGETS`.
         pgd_steps: Steps of a PGD restart.
         pgd_restarts: Random restarts of PGD.
         batch_size: Examples at a time, and the unit that an interrupted evaluation goes on with.

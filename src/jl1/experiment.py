@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jl1 import records
 from jl1.array_types import Params
 from jl1.checkpoints import Checkpoints
-from jl1.config import Config, validate_config
+from jl1.classifier_check import check_classifier
+from jl1.config import Config
+from jl1.config_checks import validate_config
 from jl1.config_files import config_to_dict
 from jl1.data import Dataset, epoch_indices
 from jl1.devices import Devices
-from jl1.evaluation import check_classifier
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.gradient_plans import describe_plan
 from jl1.problems import Problem, attack_key, create_problem, load_data

@@ -13,11 +13,11 @@ from jl1.chunks import MOST_ROWS, Chunks, choose_chunks
 from jl1.closed_form import fastest_examples, has_closed_form, make_closed_form_gradient
 from jl1.config import Config
 from jl1.errors import UserError
+from jl1.gradients import GradientFn
 from jl1.memory import temporary_bytes
 from jl1.models import SequentialNet, make_apply_fn
 from jl1.objective import losses_of, make_penalty_fn
 from jl1.penalties import ROW_PENALTIES
-from jl1.training import GradientFn
 
 _BYTES, _SHARE_OF_A_DEVICE = 1_000_000_000, 0.25
 """The bound where the config has none: so many bytes, or this share of a device that tells how much memory it has."""

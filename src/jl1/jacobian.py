@@ -121,7 +121,7 @@ def sum_over_jacobian_rows(
         row_fn: Maps df_i/dx, of the inputs' shape, to one value an example.
         batched_fn: Batch of inputs to a batch of output vectors. Examples must not interact: with
             batch statistics the rows of different examples mix and the result is wrong
-            (`evaluation.check_classifier` finds that out).
+            (`classifier_check.check_classifier` finds that out).
         inputs: Batch of examples.
         outputs_per_pass: How many outputs one pass of the loop handles, at least 1.
         examples_per_pass: How many examples, at least 1; None: the whole batch.

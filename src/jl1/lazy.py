@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from jl1.array_types import Inputs, Params, Scalar
+from jl1.gradients import GradientFn
 from jl1.losses import LossTerms
-from jl1.training import GradientFn
 
 
 def make_lazy_gradient(gradient_fn: GradientFn, plain_gradient_fn: GradientFn) -> GradientFn:
@@ -22,7 +22,7 @@ def make_lazy_gradient(gradient_fn: GradientFn, plain_gradient_fn: GradientFn) -
     both).
 
     Args:
-        gradient_fn: Of the penalised loss: from `training.make_gradient` or `closed_form.make_closed_form_gradient`.
+        gradient_fn: Of the penalised loss: from `gradients.make_gradient` or `closed_form.make_closed_form_gradient`.
         plain_gradient_fn: Of the same loss without its penalty.
 
     Returns:

@@ -20,7 +20,8 @@ from jl1.array_types import (
     Scalar,
 )
 from jl1.attacks.fgsm import fgsm
-from jl1.losses import LossTerms, cross_entropy, defended_loss, output_change_loss, penalised_loss
+from jl1.change_loss import output_change_loss
+from jl1.losses import LossTerms, cross_entropy, defended_loss, penalised_loss
 from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 
 

@@ -55,7 +55,7 @@ def class_sum_l1(batched_fn: BatchedFn, inputs: Inputs) -> PerExample:
 
     At most `jacobian_l1`, by the triangle inequality, and vacuous for the outputs that one would try first:
     identically zero on probabilities (they sum to one) and on centred logits (they sum to zero), and on
-    logits the last layer can make it zero without changing a prediction (`models.centre_output_layer`).
+    logits the last layer can make it zero without changing a prediction (`gauge.centre_output_layer`).
     On log-probabilities it is not vacuous.
 
     Args:

@@ -17,20 +17,20 @@ from jl1.array_types import (
 from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.divergence import kl_ascent
 from jl1.attacks.fgsm import fgsm, fgsm_random_start, predicted_labels
+from jl1.change_loss import output_change_loss
 from jl1.chunks import Chunks
 from jl1.config import Config
+from jl1.gradients import TermsFn
 from jl1.losses import (
     LossTerms,
     cross_entropy,
     cross_entropy_off_label,
     defended_loss,
-    output_change_loss,
     penalised_loss,
     summed_defended_loss,
 )
 from jl1.penalties import OUTPUT_CHANGE, make_change_penalty, make_penalty
 from jl1.robust_losses import adversarial_loss, trades_loss
-from jl1.training import TermsFn
 
 
 def losses_of(config: Config) -> tuple[ExampleLossFn, ExampleLossFn]:

@@ -91,7 +91,7 @@ DRAW_CLASSES = ("jacobian_l1_sampled_classes", "jacobian_l1_finite_difference")
 """Estimators whose draws are different outputs: no more of them than there are."""
 
 OUTPUT_CHANGE = "output_change"
-"""The penalty of two points, x and its twin: `make_change_penalty`, `losses.output_change_loss`."""
+"""The penalty of two points, x and its twin: `make_change_penalty`, `change_loss.output_change_loss`."""
 
 PENALTIES = ("none", *JACOBIAN_PENALTIES, *LOSS_GRADIENT_PENALTIES, *ESTIMATORS, OUTPUT_CHANGE)
 """Names of all penalties, and `none`; `make_penalty` makes those of one point."""

@@ -11,12 +11,13 @@ from jl1.config import Config
 from jl1.data import Dataset, load_dataset
 from jl1.errors import UserError
 from jl1.gradient_plans import GradientPlan, closed_form_gradient, plan_gradient
+from jl1.gradients import GradientFn, make_gradient
 from jl1.hyperparameters import Hyperparameters
 from jl1.lazy import make_lazy_gradient
 from jl1.models import SequentialNet, create_model, make_apply_fn
 from jl1.objective import make_terms_fn
 from jl1.precision import traced_with
-from jl1.training import GradientFn, TrainState, create_train_state, make_gradient
+from jl1.training import TrainState, create_train_state
 
 
 class Network(NamedTuple):

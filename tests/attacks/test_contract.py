@@ -10,8 +10,9 @@ import pytest
 from jl1.attacks.apgd import apgd, apgd_targeted
 from jl1.attacks.ascent import pgd_last_point
 from jl1.attacks.ball import check_radius
+from jl1.attacks.budgets import Stage
 from jl1.attacks.divergence import kl_ascent
-from jl1.attacks.ensemble import Stage, standard_attack
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm, fgsm_random_start
 from jl1.attacks.noise import random_noise

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from jl1.attacks.apgd import apgd_targeted
-from jl1.attacks.ensemble import BUDGETS, Stage, standard_attack
+from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_margin

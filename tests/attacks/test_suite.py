@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jl1.attacks.ensemble import BUDGETS, standard_attack
+from jl1.attacks.budgets import BUDGETS
+from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.suite import ATTACKS, make_suite, order_violations, strength
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

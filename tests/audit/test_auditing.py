@@ -8,7 +8,8 @@ import masked
 import numpy as np
 import pytest
 
-from jl1.attacks.ensemble import BUDGETS, Attacked, Stage
+from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.ensemble import Attacked
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.pgd import pgd

@@ -11,7 +11,7 @@ from networks import NETS, as_tree
 from jl1.attacks.pgd import pgd
 from jl1.audit.batches import measure
 from jl1.audit.defence import GAUGE_INVARIANT, make_gauge_step, penalty_peak, pgd_each_rival, pgd_from_peak
-from jl1.models import centre_output_layer
+from jl1.gauge import centre_output_layer
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

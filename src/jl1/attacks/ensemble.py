@@ -16,59 +16,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jl1.array_types import ApplyFn, Inputs, Labels, Mask, NormAttackFn, NormName, Params, PRNGKey, Scalar
-from jl1.attacks.apgd import apgd, apgd_targeted
-from jl1.attacks.fab import fab
+from jl1.array_types import ApplyFn, Inputs, Labels, Mask, NormName, Params, PRNGKey, Scalar
+from jl1.attacks.budgets import BUDGETS, Stage
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import find_norm
-from jl1.attacks.objectives import targeted_margin
-from jl1.attacks.square import square
-from jl1.attacks.targets import TargetedAttackFn, ranked_targets
+from jl1.attacks.targets import ranked_targets
 from jl1.inputs import check_floating, check_range
 from jl1.labels import check_labels
 from jl1.per_example import is_finite
 from jl1.shares import ShareRowsFn, unshared
-
-
-class Stage(NamedTuple):
-    """One attack of an ensemble.
-
-    Attributes:
-        attack_fn: The attack, called with `labels`, `epsilon`, `key`, `norm`, `lower` and `upper` by name, and with
-            `targets` where there are any; bind the rest with `functools.partial`.
-        num_targets: The closest rival classes that it tries one after another, each on the points still standing;
-            0 for an untargeted attack.
-        num_restarts: Random starts of an untargeted attack, one after another, each on the points still standing;
-            0 where the attack has its own.
-    """
-
-    attack_fn: NormAttackFn | TargetedAttackFn
-    num_targets: int = 0
-    num_restarts: int = 0
-
-
-BUDGETS: Mapping[str, Mapping[str, Stage]] = {
-    "full": {
-        "apgd_ce": Stage(partial(apgd, num_steps=100)),
-        "apgd_t": Stage(partial(apgd_targeted, num_steps=100), num_targets=9),
-        "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000)),
-    },
-    "few_classes": {
-        "apgd_ce": Stage(partial(apgd, num_steps=100)),
-        "apgd_t": Stage(partial(apgd_targeted, num_steps=100, loss_fn=targeted_margin), num_targets=9),
-        "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000)),
-    },
-    "fast": {
-        "apgd_ce": Stage(partial(apgd, num_steps=40)),
-        "apgd_t": Stage(partial(apgd_targeted, num_steps=40), num_targets=3),
-        "square": Stage(partial(square, num_queries=200)),
-    },
-}
-"""Stages by name. `full` is the published standard version; `few_classes` has the margin in place of the targeted DLR,
-which needs four classes; `fast` is a first look with fewer steps, targets and queries and
-without FAB."""
 
 ProgressFn = Callable[[str, int, int], None]
 """Told the stage, how many of the examples it began with are done, and how many these were."""

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from jl1.attacks.apgd import apgd
-from jl1.attacks.ensemble import BUDGETS, Stage
+from jl1.attacks.budgets import BUDGETS, Stage
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
@@ -22,7 +22,7 @@ def make_suite(*, budget: str = "fast", pgd_steps: int = 100, pgd_restarts: int 
     """Make every named attack, the weakest first; `ensemble.standard_attack` runs them.
 
     Args:
-        budget: Strength of `standard` and of the attacks in it: a name in `ensemble.BUDGETS`. An attack that the
+        budget: Strength of `standard` and of the attacks in it: a name in `budgets.BUDGETS`. An attack that the
             budget leaves out has its full strength.
         pgd_steps: Steps of a PGD restart, at least 1.
         pgd_restarts: Random restarts of PGD, at least 1.

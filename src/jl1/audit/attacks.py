@@ -5,7 +5,7 @@ from functools import partial
 
 from jl1.array_types import LogitsFn
 from jl1.attacks.ascent import pgd_last_point
-from jl1.attacks.ensemble import BUDGETS, Stage
+from jl1.attacks.budgets import BUDGETS, Stage
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_dlr
@@ -18,7 +18,7 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
     """Make the attacks that `order.order_checks` compares.
 
     Args:
-        budget: Of the ensemble, a name in `attacks.ensemble.BUDGETS`; Square alone has as many queries.
+        budget: Of the ensemble, a name in `attacks.budgets.BUDGETS`; Square alone has as many queries.
         source_logits_fn: Another network, for `transfer`; without it there is none.
 
     Returns:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int
 
 from jl1.array_types import ApplyFn, Params, PRNGKey
 from jl1.attacks.ensemble import standard_attack
-from jl1.attacks.fgsm import fgsm
 from jl1.attacks.suite import Suite
 from jl1.audit.attacks import make_audit_suite, uses_targeted_dlr
 from jl1.audit.certificate_check import certificate_check
@@ -21,13 +20,12 @@ from jl1.audit.examination import Subject, examine
 from jl1.audit.hygiene import CLASSES_OF_TARGETED_DLR, network_checks, points_checks
 from jl1.audit.order import LARGE_RADIUS, Standing, order_checks
 from jl1.audit.planted import FeaturesFn, penultimate_features
-from jl1.audit.segment_check import segment_check, walk_segments
+from jl1.audit.segment_check import Segments, segment_check, walk_to_twins
 from jl1.certificates import make_certificate_step
 from jl1.intervals import SLOPES
 from jl1.kinks import KINKS
 from jl1.labels import check_labels
 from jl1.models import SequentialNet
-from jl1.segments import SegmentNorms
 
 StandsFn = Callable[[str, float], np.ndarray]
 """Name of an attack of the suite and a radius to which points stand, bool `[n]`."""
@@ -37,18 +35,6 @@ ProgressFn = Callable[[str], None]
 
 _AT_EVERY_RADIUS = ("fgsm", "pgd", "standard")
 _NUM_SEGMENTS = 50
-
-
-class Segments(NamedTuple):
-    """Walks from points to their FGSM twins, a row an example.
-
-    Attributes:
-        norms: Of the margins to all classes.
-        radii: max_j |x'_j - x_j|.
-    """
-
-    norms: SegmentNorms
-    radii: np.ndarray
 
 
 class Audit(NamedTuple):
@@ -141,7 +127,11 @@ def audit_network(
         has_output_layer=module is not None,
         progress=progress,
     )
-    segments = _walk(subject, module, progress)
+    segments = None
+    if module is not None and module.activation in KINKS:
+        progress("Eq. 2 on segments")
+        points = {"inputs": subject.inputs[:_NUM_SEGMENTS], "labels": subject.labels[:_NUM_SEGMENTS]}
+        segments = walk_to_twins(module, params, epsilon=epsilon, **points)
     radii = {radius for _, radius in standing if radius > 0}
     certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
@@ -228,18 +218,6 @@ def _stands(
         batch_sizes=(size, max(size // 10, 1)),
     )
     return attacked.stands
-
-
-def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) -> Segments | None:
-    """Walk from some points to their FGSM twins where the network is piecewise linear."""
-    if module is None or module.activation not in KINKS:
-        return None
-    progress("Eq. 2 on segments")
-    starts, labels = subject.inputs[:_NUM_SEGMENTS], subject.labels[:_NUM_SEGMENTS]
-    logits_fn = partial(subject.apply_fn, subject.params)
-    ends = np.asarray(fgsm(logits_fn, jnp.asarray(starts), labels=jnp.asarray(labels), epsilon=subject.epsilon))
-    norms = walk_segments(module, subject.params, starts=starts, ends=ends, labels=labels, batch_size=len(starts))
-    return Segments(norms, np.abs(ends - starts).reshape(len(starts), -1).max(axis=1))
 
 
 def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], progress: ProgressFn) -> Standing:

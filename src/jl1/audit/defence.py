@@ -19,7 +19,7 @@ from jl1.attacks.norms import LINF, random_start
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.targets import over_targets
-from jl1.models import centre_output_layer
+from jl1.gauge import centre_output_layer
 from jl1.penalties import centred_logits, make_penalty
 from jl1.per_example import choose
 

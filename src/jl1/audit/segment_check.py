@@ -5,19 +5,49 @@ largest gradient inside.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jl1.array_types import Params
+from jl1.array_types import Params, Scalar
+from jl1.attacks.fgsm import fgsm
 from jl1.audit.batches import measure
 from jl1.audit.check import Check, Outcome
-from jl1.models import SequentialNet
+from jl1.models import SequentialNet, make_apply_fn
 from jl1.segments import SegmentNorms, segment_gradient_norms
 
 ROUNDING = 1e-5
 """Of the largest change: by so much a rounded change may exceed its bound."""
+
+
+class Segments(NamedTuple):
+    """Walks from points to their FGSM twins, a row an example.
+
+    Attributes:
+        norms: Of the margins to all classes.
+        radii: max_j |x'_j - x_j|.
+    """
+
+    norms: SegmentNorms
+    radii: np.ndarray
+
+
+def walk_to_twins(
+    module: SequentialNet,
+    params: Params,
+    *,
+    inputs: Float[np.ndarray | Array, " num_examples *features"],
+    labels: Int[np.ndarray | Array, " num_examples"],
+    epsilon: Scalar,
+) -> Segments:
+    """Walk from points to their FGSM twins at epsilon, all at once, on a network with ReLU or leaky ReLU."""
+    logits_fn = partial(make_apply_fn(module), params)
+    ends = np.asarray(fgsm(logits_fn, jnp.asarray(inputs), labels=jnp.asarray(labels), epsilon=epsilon))
+    norms = walk_segments(module, params, starts=inputs, ends=ends, labels=labels, batch_size=len(inputs))
+    return Segments(norms, np.abs(ends - inputs).reshape(len(ends), -1).max(axis=1))
 
 
 def walk_segments(

@@ -25,20 +25,12 @@ from jl1.estimators import (
     jacobian_l21_projected,
 )
 from jl1.evaluation import make_eval_step
+from jl1.gradients import GradientFn, make_gradient
 from jl1.jacobian import l1_jacobian_norm
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
 from jl1.models import make_apply_fn
 from jl1.penalties import OUTPUTS, make_penalty
-from jl1.training import (
-    Examples,
-    GradientFn,
-    Hyperparameters,
-    TrainState,
-    make_epoch,
-    make_gradient,
-    make_train_step,
-    zero_totals,
-)
+from jl1.training import Examples, Hyperparameters, TrainState, make_epoch, make_train_step, zero_totals
 
 __all__ = ["FORMS", "create_problem", "export_problem", "make_form", "to_arrays"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.budgets import BUDGETS
 from jl1.audit_page import write_page
 from jl1.audit_pictures import draw_audit
 from jl1.auditor import AuditOptions, audit_run

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from jl1.attacks.ensemble import BUDGETS
+from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.norms import NORMS
 from jl1.attacks.suite import ATTACKS
 from jl1.cli_flags import (

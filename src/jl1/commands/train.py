@@ -9,7 +9,8 @@ from rich.console import Console
 
 from jl1 import records
 from jl1.cli_flags import define_processes, define_workdir
-from jl1.config import Config, validate_config
+from jl1.config import Config
+from jl1.config_checks import validate_config
 from jl1.config_files import config_from_dict, run_name
 from jl1.config_flags import parse_config, parse_overrides, take_config_name
 from jl1.devices import Devices

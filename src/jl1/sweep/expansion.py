@@ -7,7 +7,8 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from jl1.cli_flags import read_number
-from jl1.config import Config, validate_config
+from jl1.config import Config
+from jl1.config_checks import validate_config
 from jl1.config_fields import read_field, require_field
 from jl1.config_files import load_config, load_sweep, run_name
 from jl1.errors import UserError
