@@ -23,7 +23,7 @@ _GROUPS = {
     "Estimators of the penalty": ("estimators", "lazy"),
     "Attacks": ("attacks",),
     "Training": ("training", "gradients", "closed_form", "hyperparameters", "memory"),
-    "Evaluation and certificates": ("evaluation", "classifier_check", "certificates"),
+    "Evaluation and certificates": ("evaluation", "batches", "classifier_check", "certificates"),
     "Audit": ("audit",),
     "Models and convolutions": ("models", "gauge", "convolution"),
     "Segments, end points and loss surfaces: what the pictures show": ("segments", "end_points", "loss_surfaces"),

@@ -22,11 +22,12 @@ from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
+from jl1.batches import over_batches
 from jl1.checkpoints import Checkpoints, Snapshot
 from jl1.closed_form import make_closed_form_gradient
 from jl1.data import epoch_indices
 from jl1.devices import Devices
-from jl1.evaluation import make_penalty_step, over_batches
+from jl1.evaluation import make_penalty_step
 from jl1.experiment import train_and_evaluate
 from jl1.gradients import make_gradient
 from jl1.hyperparameters import Hyperparameters
@@ -211,7 +212,7 @@ def test_an_attack_finds_the_same_points(name):
 @pytest.mark.usefixtures("quick_compile")
 def test_an_evaluation_covers_every_point_once():
     inputs, labels = (np.asarray(part) for part in example_of(NET, 23))
-    step = make_penalty_step(make_penalty("jacobian_l1"), NET.apply_fn)
+    step = make_penalty_step(NET.apply_fn, penalty_fn=make_penalty("jacobian_l1"))
 
     def norms(devices):
         params = devices.replicate(as_tree(NET.params()))

@@ -185,12 +185,12 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: there is no command 'trian'; did you mean train? see jl1 --help"),
+        (["trian"], "error: there is no command 'trian', see jl1 --help; did you mean train?"),
         (["foo"], "error: there is no command 'foo'; see jl1 --help"),
         (["train", "--config.penalty.lamm=1"], r"no field config.penalty.lamm; did you mean config.penalty.lam?"),
         (["train", "--config.penalty.lam=much"], "could not convert string to float: 'much'"),
         (["train", "--config.training.num_epochs=1.5"], "invalid literal for int"),
-        (["train", "--config=quickstat"], "Did you mean quickstart?"),
+        (["train", "--config=quickstat"], "did you mean quickstart?"),
         (["train", "--config=nowhere.py"], "no config 'nowhere.py'"),
         (["train", "--config"], "no config ''"),
         (["train", "--workdri=x"], "Did you mean: workdir"),
@@ -228,7 +228,7 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
         (["export", "--workdir=x"], "needs --workdir=DIR, the folder of a run, and --out=FOLDER, a new one"),
         (["export", "--workdir=nowhere", "--out=y"], "nowhere is not the folder of a jl1 run"),
         (["export", "--workdir=x", "--out=y", "--format=onnx"], "there is no onnx; there are safetensors, jax"),
-        (["prepare", "--config.data.name=mnist_5"], "did you mean 'mnist_5k'"),
+        (["prepare", "--config.data.name=mnist_5"], "did you mean mnist_5k?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

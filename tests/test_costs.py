@@ -9,11 +9,12 @@ import pytest
 from networks import NETS, as_tree
 
 from jl1.gradients import make_gradient
+from jl1.hyperparameters import Hyperparameters
 from jl1.losses import penalised_loss
 from jl1.mean_loss import make_loss
 from jl1.models import Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import make_penalty
-from jl1.training import Hyperparameters, TrainState, make_train_step
+from jl1.training import TrainState, make_train_step
 
 NET = NETS["dense_relu"]
 OPTIMIZER = optax.adam(1e-3)
@@ -41,7 +42,7 @@ def test_a_loss_without_penalty_costs_what_plain_training_costs(state):
     arguments = state.params, jnp.float32(NET.inputs(8)), jnp.int32(NET.labels(8))
 
     def gradient_of(penalty):
-        loss = make_loss(NET.apply_fn, penalty=penalty, adversarial=False, smoothing=0.0)
+        loss = make_loss(NET.apply_fn, penalty=penalty)
         return jax.grad(lambda *arguments: loss(*arguments, lam=0.0)[0])
 
     products, flops = cost(gradient_of("none"), *arguments)
@@ -108,7 +109,7 @@ def sampled_bytes(num_classes, outputs):
     inputs, labels = jax.ShapeDtypeStruct((64, 14, 14, 1), jnp.float32), jax.ShapeDtypeStruct((64,), jnp.int32)
     params = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
     penalty = {"penalty": "none"} if outputs is None else {"penalty": SAMPLED, "outputs": outputs}
-    loss = make_loss(make_apply_fn(module), adversarial=False, **penalty)
+    loss = make_loss(make_apply_fn(module), **penalty)
     gradient = jax.grad(lambda *given, key: loss(*given, lam=1.0, key=key)[0])
     compiled = jax.jit(gradient).lower(params, inputs, labels, key=jax.random.key(0)).compile()
     return compiled.memory_analysis().temp_size_in_bytes

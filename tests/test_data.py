@@ -149,7 +149,7 @@ def test_missing_data_names_the_choices_at_once():
     [
         (
             {"name": "mnits"},
-            r"unknown dataset 'mnits': choose from mnist_5k, .*cifar10; did you mean 'mnist'",
+            r"unknown dataset 'mnits': choose from mnist_5k, .*cifar10; did you mean mnist",
         ),
         (
             {"name": "mnist", "split": "randm"},

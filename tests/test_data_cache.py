@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from jl1 import data_cache
+from jl1 import atomic_files, data_cache
 from jl1.data_sources import record_dtype
 
 
@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_nothing_behind(folder):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        data_cache.write_atomically(folder / "file", fail)
+        atomic_files.write_atomically(folder / "file", fail)
     assert list(folder.iterdir()) == []
 
 

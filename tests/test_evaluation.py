@@ -11,7 +11,8 @@ from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
-from jl1.evaluation import accuracy, accuracy_interval, make_eval_step, make_penalty_step, over_batches
+from jl1.batches import over_batches
+from jl1.evaluation import accuracy, accuracy_interval, make_eval_step, make_penalty_step
 from jl1.penalties import make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -172,7 +173,7 @@ def test_every_batch_has_a_key_of_its_own():
 
 def test_penalties_over_a_data_set_are_those_of_the_points():
     penalty_fn = make_penalty("jacobian_l1")
-    step = make_penalty_step(penalty_fn, NET.apply_fn)
+    step = make_penalty_step(NET.apply_fn, penalty_fn=penalty_fn)
     jacobian = NET.reference(NET.params(), np.float64(INPUTS))[1]
     np.testing.assert_allclose(values_of(step, 7), np.abs(jacobian).sum(axis=(1, 2)), rtol=1e-4)
 

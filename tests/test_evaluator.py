@@ -10,12 +10,15 @@ from quick import quick_config
 
 from jl1 import battery, records
 from jl1.attacks.ensemble import standard_attack
+from jl1.attacks.suite import make_suite, settings_of
+from jl1.battery import Battery, file_stem
 from jl1.display import order_warnings
 from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
 from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.reporting import Reporter
+from jl1.trained import load_trained
 from jl1.verdicts import Verdicts
 
 OPTIONS = EvaluationOptions(
@@ -172,6 +175,23 @@ def test_a_damaged_batch_is_computed_again(evaluated, attacked, tmp_path, damage
     assert len(reporter.kept_ones) == 6
     assert "fgsm-test40-0.1.npz is damaged" in reporter.notices[0]
     assert piece.read_bytes() == content
+
+
+def test_the_source_of_a_transfer_decides_no_other_attack(evaluated, attacked):
+    workdir, rows = evaluated
+    suite, options = make_suite(pgd_steps=4), {"batch_size": 40, "max_points": 100}
+    battery = Battery(workdir, load_trained(workdir), suite, sources={"transfer": "another network"}, **options)
+    verdicts = battery.attack("fgsm", 0.1, "fgsm")
+    assert attacked == []
+    assert verdicts.stands.mean() == next(
+        row["accuracy"] for row in rows if row["attack"] == "fgsm" and row["epsilon"] == 0.1
+    )
+
+
+def test_attacks_that_differ_in_the_loss_alone_have_files_and_names_of_their_own():
+    settings = [settings_of(make_suite(budget=budget)["apgd_t"]) for budget in ("full", "few_classes")]
+    assert [file_stem("apgd_t", each) for each in settings] == ["apgd_t-100-9", "apgd_t-100-targeted_margin-9"]
+    assert file_stem("pgd_margin", settings_of(make_suite()["pgd_margin"])) == "pgd_margin-100-1"  # as it always was
 
 
 @pytest.mark.parametrize("change", ["stronger", "checkpoint", "points"])

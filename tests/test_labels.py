@@ -14,10 +14,11 @@ from jl1.attacks.objectives import margin, targeted_margin
 from jl1.attacks.targets import ranked_targets
 from jl1.audit.auditing import audit_network
 from jl1.audit.gradient_health import gradient_health
+from jl1.batches import over_batches
 from jl1.certificates import certified_accuracy, certified_margins
 from jl1.closed_form import make_closed_form_gradient
 from jl1.end_points import end_point_norms
-from jl1.evaluation import accuracy, make_eval_step, make_penalty_step, over_batches
+from jl1.evaluation import accuracy, make_eval_step, make_penalty_step
 from jl1.labels import check_labels
 from jl1.losses import cross_entropy, cross_entropy_off_label, defended_loss
 from jl1.mean_loss import make_loss
@@ -72,7 +73,7 @@ TAKE_LABELS = {
     "cross_entropy": partial(eagerly, cross_entropy),
     "cross_entropy, jitted": partial(eagerly, jax.jit(cross_entropy)),
     "cross_entropy_off_label": partial(eagerly, cross_entropy_off_label),
-    "make_loss": partial(make_loss(apply_fn, adversarial=False), PARAMS, lam=1.0),
+    "make_loss": partial(make_loss(apply_fn), PARAMS, lam=1.0),
     "defended_loss": lambda inputs, labels: defended_loss(
         partial(apply_fn, PARAMS),
         inputs,
@@ -84,7 +85,7 @@ TAKE_LABELS = {
     ),
     "make_eval_step": partial(make_eval_step(apply_fn), PARAMS),
     "over_batches": partial(batches, lambda _, inputs, labels: labels),
-    "make_penalty_step": partial(batches, make_penalty_step(make_penalty("jacobian_l1"), apply_fn)),
+    "make_penalty_step": partial(batches, make_penalty_step(apply_fn, penalty_fn=make_penalty("jacobian_l1"))),
     "accuracy": partial(named, partial(accuracy, apply_fn)),
     "standard_attack": partial(
         named, partial(standard_attack, apply_fn), epsilon=0.1, key=KEY, budget={"fgsm": Stage(fgsm)}

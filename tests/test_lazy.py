@@ -11,10 +11,11 @@ from networks import NETS, as_tree
 
 from jl1.closed_form import make_closed_form_gradient
 from jl1.gradients import make_gradient
+from jl1.hyperparameters import Hyperparameters
 from jl1.lazy import make_lazy_gradient
 from jl1.losses import penalised_loss
 from jl1.penalties import make_penalty
-from jl1.training import Examples, Hyperparameters, TrainState, make_epoch, make_train_step, train_step, zero_totals
+from jl1.training import Examples, TrainState, make_epoch, make_train_step, train_step, zero_totals
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

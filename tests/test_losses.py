@@ -254,22 +254,22 @@ def test_jit_changes_nothing():
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize("adversarial", [True, False])
-def test_one_trace_serves_a_whole_sweep(adversarial):
+@pytest.mark.parametrize("radii", [[{"epsilon": 0.0}, {"epsilon": 0.3}], [{}, {}]])
+def test_one_trace_serves_a_whole_sweep(radii):
     traces = []
 
     def apply_fn(weights, inputs):
         traces.append(inputs.shape)
         return inputs @ weights
 
-    loss = make_loss(apply_fn, adversarial=adversarial)
+    loss = make_loss(apply_fn)
     slope_fn = jax.jit(jax.grad(loss, has_aux=True))
     arguments = jnp.ones((4, 3)), *inputs_and_labels()
     values = set()
     for lam in (0.0, 0.1, 50.0):
-        for epsilon in (0.0, 0.3):
-            values.add(float(loss(*arguments, lam=lam, epsilon=epsilon)[0]))
-            slope_fn(*arguments, lam=lam, epsilon=epsilon)
+        for radius in radii:
+            values.add(float(loss(*arguments, lam=lam, **radius)[0]))
+            slope_fn(*arguments, lam=lam, **radius)
             if len(values) == 1:
                 first = len(traces)
     assert len(traces) == first
@@ -293,9 +293,10 @@ def test_make_loss_is_the_mean_of_the_terms_that_it_names(penalty, adversarial):
     options_of_terms = {"lam": 2.0, "penalty_fn": penalty_fn, "loss_fn": loss_fn, **keys}
     coupled = partial(defended_loss, epsilon=0.1) if adversarial else penalised_loss
     terms = jax.jit(partial(coupled, lambda x: x @ weights, **options_of_terms))(inputs, labels=labels)
-    options |= {"penalty": penalty, "adversarial": adversarial, "num_draws": 2}
+    options |= {"penalty": penalty, "num_draws": 2}
     loss = make_loss(lambda weights, x: x @ weights, smoothing=0.2, **options)
-    value, means = loss(weights, inputs, labels, lam=2.0, epsilon=0.1, **keys)
+    radius = {"epsilon": 0.1} if adversarial else {}
+    value, means = loss(weights, inputs, labels, lam=2.0, **radius, **keys)
     assert isinstance(means, LossTerms)
     np.testing.assert_allclose([value, *means], [np.mean(term) for term in (terms.total, *terms)], rtol=1e-5)
 
@@ -321,7 +322,7 @@ def test_make_loss_takes_a_penalty_that_is_ready(name):
 def test_make_loss_takes_an_attack_and_shares_the_key_with_it(attack_fn):
     penalty_fn = make_penalty("jacobian_l1_sampled_classes")
     options = {"lam": 2.0, "epsilon": 0.1}
-    loss = make_loss(linear, penalty=penalty_fn, attack_fn=attack_fn, smoothing=0.0)
+    loss = make_loss(linear, penalty=penalty_fn, attack_fn=attack_fn)
     weights, inputs, labels = INPUTS_OF_LINEAR
     options |= {"key": KEY}
     logits_fn, given = partial(linear, weights), {"penalty_fn": penalty_fn, "attack_fn": attack_fn}
@@ -358,12 +359,10 @@ def test_make_loss_refuses_unknown_outputs_and_scales_whatever_the_penalty(penal
         make_loss(NET.apply_fn, penalty=penalty, **name)
 
 
-def test_an_estimated_loss_needs_a_key_and_the_change_of_the_outputs_needs_twins():
+def test_an_estimated_loss_needs_a_key():
     loss = make_loss(lambda weights, x: x @ weights, penalty="jacobian_l1_sampled_classes")
     with pytest.raises(ValueError, match="jacobian_l1_sampled_classes draws at random: give it a key"):
         loss(jnp.ones((4, 3)), *inputs_and_labels(), lam=1.0)
-    with pytest.raises(ValueError, match="output_change compares each point with its adversarial twin"):
-        make_loss(NET.apply_fn, penalty=OUTPUT_CHANGE, adversarial=False)
 
 
 @pytest.mark.parametrize("adversarial", [True, False])

@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_a_textbook_loss(convolve, penalty, num_draws, e
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses + 0.1 * jnp.sum(jnp.abs(jacobian), axis=(1, 2, 3, 4)))
 
-    loss = make_loss(apply_fn, penalty=penalty, num_draws=num_draws, adversarial=False, smoothing=0.0)
+    loss = make_loss(apply_fn, penalty=penalty, num_draws=num_draws)
     given = {"lam": 0.1, "key": jax.random.key(2)}
     (value, _), gradient = jax.jit(jax.value_and_grad(partial(loss, **given), has_aux=True))(params, inputs, labels)
     true_value, true_gradient = jax.jit(jax.value_and_grad(textbook))(params)

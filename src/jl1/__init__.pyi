@@ -34,6 +34,7 @@ from .audit.auditing import audit_network as audit_network
 from .audit.check import Check as Check
 from .audit.defence import pgd_from_peak as pgd_from_peak
 from .audit.gradient_health import gradient_health as gradient_health
+from .batches import over_batches as over_batches
 from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certified_margins as certified_margins
 from .certificates import gradient_norm_bounds as gradient_norm_bounds
@@ -56,7 +57,6 @@ from .evaluation import accuracy as accuracy
 from .evaluation import accuracy_interval as accuracy_interval
 from .evaluation import make_eval_step as make_eval_step
 from .evaluation import make_penalty_step as make_penalty_step
-from .evaluation import over_batches as over_batches
 from .gauge import centre_output_layer as centre_output_layer
 from .gradients import make_gradient as make_gradient
 from .hyperparameters import Hyperparameters as Hyperparameters

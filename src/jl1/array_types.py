@@ -94,8 +94,8 @@ NormName = Literal["linf", "l2"]
 class NormAttackFn(Protocol):
     """An attack that is told its norm and the range of the inputs too: what `budgets.Stage` needs.
 
-    All attacks of jl1 are of this kind. One that knows a single norm has to refuse the other: an attack in the wrong
-    norm is not seen in the accuracy that it leaves.
+    All attacks of `jl1.attacks` are of this kind. One that knows a single norm has to refuse the other: an
+    attack in the wrong norm is not seen in the accuracy that it leaves.
     """
 
     def __call__(

@@ -15,13 +15,17 @@ def attack_name(row: Mapping[str, Any]) -> str:
         'pgd-100 x 10'
         >>> attack_name({"attack": "standard", "budget": "full", "norm": "l2"})
         'L2 standard (full)'
+        >>> attack_name({"attack": "apgd_t", "num_steps": 100, "num_targets": 9, "loss_fn": "targeted_margin"})
+        'apgd_t-100 x 9 on targeted_margin'
     """
     norm = "L2 " if row.get("norm") == "l2" else ""
     if "budget" in row:
         return f"{norm}{row['attack']} ({row['budget']})"
     size = next((f"-{row[name]}" for name in ("num_steps", "num_queries", "num_draws") if name in row), "")
     times = max(row.get("num_restarts", 1), row.get("num_targets", 1))
-    return f"{norm}{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}"
+    loss = row.get("loss_fn", "")
+    of_loss = f" on {loss}" if loss and not row["attack"].endswith(f"_{loss}") else ""
+    return f"{norm}{row['attack'].replace('_case', ' case')}{size}{f' x {times}' if times > 1 else ''}{of_loss}"
 
 
 def full_attack_name(row: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ def _draw_gradients(audit: Audit, path: Path) -> None:
 
 def _some_points(run: RunAudit, count: int) -> Split:
     """Return the first points that the network has right."""
-    split = run.trained.data.validation if run.content["points"] == "validation" else run.trained.data.test
+    split = run.trained.data.points(run.content["points"])
     chosen = np.flatnonzero(run.audit.standing["clean", 0.0])[:count]
     return Split(*(part[chosen] for part in split))
 

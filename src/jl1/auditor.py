@@ -20,7 +20,6 @@ from jl1.config import Config
 from jl1.data_tiles import tiled_name
 from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
-from jl1.problems import create_module
 from jl1.reporting import Reporter
 from jl1.run_lock import hold_run
 from jl1.trained import Trained, load_trained
@@ -107,7 +106,7 @@ def _audit(workdir: Path, options: AuditOptions, data_dir: str | None, reporter:
         max_points=options.max_points,
         batch_size=options.batch_size,
         reporter=reporter,
-        decided_by={"source": digest_of_arrays(source.params) if source else None},
+        sources={"transfer": digest_of_arrays(source.params)} if source else None,
     )
     tasks = audit_tasks(suite, epsilon)
 
@@ -125,7 +124,7 @@ def _audit(workdir: Path, options: AuditOptions, data_dir: str | None, reporter:
             epsilon=epsilon,
             key=trained.key,
             suite=suite,
-            module=create_module(config, trained.data.num_classes),
+            module=trained.module,
             stands_fn=stands,
             num_points=battery.num_points,
             num_examined=options.num_examined,

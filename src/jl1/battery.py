@@ -4,8 +4,6 @@ What decides a verdict is hashed: parameters, model, points, attack, radius, ran
 code, versions and device. A batch on disk counts only if all of it is the same.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,18 @@ import numpy as np
 
 from jl1 import records
 from jl1.array_types import NormName, PRNGKey
+from jl1.atomic_files import remove_halves
 from jl1.attacks.budgets import Stage
 from jl1.attacks.ensemble import ProgressFn, standard_attack
 from jl1.attacks.norms import find_norm
 from jl1.attacks.suite import Suite, settings_of, strength
 from jl1.checkpoints import digest_of_arrays
 from jl1.data import Split
-from jl1.data_cache import content_key, remove_halves
+from jl1.data_cache import content_key
 from jl1.devices import Devices
 from jl1.errors import UserError
 from jl1.reporting import Reporter
+from jl1.stored_configs import json_digest
 from jl1.trained import Trained
 from jl1.verdicts import Verdicts, join, read_verdicts, write_verdicts
 
@@ -57,7 +57,7 @@ class Battery:
         max_points: int | None = None,
         batch_size: int = 500,
         reporter: Reporter | None = None,
-        decided_by: Mapping[str, Any] | None = None,
+        sources: Mapping[str, str] | None = None,
         devices: Devices | None = None,
     ) -> None:
         """Prepare the folder of the verdicts, before hours are spent on them.
@@ -71,7 +71,7 @@ class Battery:
             max_points: So many points from the beginning; None for all.
             batch_size: Examples at a time, at least 1, and the unit that an interrupted evaluation goes on with.
             reporter: Told how far it is; silent if not given.
-            decided_by: What else decides the verdicts, as plain types, such as the source of a transfer.
+            sources: What else decides the verdicts of an attack, by its name, such as the source of a transfer.
             devices: What shares a batch; the first one if not given. How many there are decides no verdict.
 
         Raises:
@@ -80,7 +80,7 @@ class Battery:
         self._folder, self._trained, self._suite = workdir / FOLDER / _PIECES, trained, suite
         self._norm: NormName = norm
         self._reporter = reporter or Reporter()
-        split = trained.data.validation if points_name == "validation" else trained.data.test
+        split = trained.data.points(points_name)
         self.points_name, self.num_points = points_name, len(split.labels)
         self.points = Split(*(part[:max_points] for part in split))
         size = min(batch_size, len(self.points.labels))
@@ -96,8 +96,8 @@ class Battery:
             "code": content_key(sorted(Path(__file__).parent.rglob("*.py"))),
             "versions": {name: text for name, text in records.versions().items() if name != "git_commit"},
             "device": [self._devices.platform, self._devices.kind],
-            **(decided_by or {}),
         }
+        self._sources = sources or {}
         _prepare_folder(self._folder)
 
     def attack(self, name: str, epsilon: float, title: str) -> Verdicts:
@@ -126,13 +126,17 @@ class Battery:
     def _piece(self, name: str, epsilon: float, points: Split, start: int, title: str) -> Verdicts:
         """Return the verdicts on one batch: those on disk if all that decides them is the same, else new ones."""
         stages, key = self._suite[name], jax.random.fold_in(self._trained.key, start)
-        decided_by = self._decided_by | {
-            "stages": _describe(stages),
-            "epsilon": epsilon,
-            "key": jax.random.key_data(key).tolist(),
-            "points": digest_of_arrays(points),
-        }
-        digest = digest_of(decided_by)
+        decided_by = (
+            self._decided_by
+            | {
+                "stages": _describe(stages),
+                "epsilon": epsilon,
+                "key": jax.random.key_data(key).tolist(),
+                "points": digest_of_arrays(points),
+            }
+            | ({"source": self._sources[name]} if name in self._sources else {})
+        )
+        digest = json_digest(decided_by)
         stem = file_stem(name, settings_of(stages), self._norm)
         path = self._folder / f"{stem}-{self.points_name}{start}-{epsilon!r}.npz"
         verdicts = read_verdicts(path, digest=digest, notice=self._reporter.notice)
@@ -181,13 +185,8 @@ class Battery:
 
 def file_stem(name: str, settings: Mapping[str, Any], norm: NormName = "linf") -> str:
     """Return a name for the files of an attack of this strength, such as `pgd-100-1` or `pgd-100-1-l2`."""
-    strength_of = [str(value) for key, value in settings.items() if key != "loss_fn"]
+    strength_of = [str(value) for value in settings.values() if not name.endswith(f"_{value}")]  # pgd_margin's loss
     return "-".join([name, *strength_of, *([norm] if norm != "linf" else [])])
-
-
-def digest_of(decided_by: Mapping[str, Any]) -> str:
-    """Hash plain types."""
-    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
 
 
 def _prepare_folder(folder: Path) -> None:

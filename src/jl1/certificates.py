@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import Inputs, Labels, Mask, Outputs, Params, Scalar
 from jl1.attacks.ball import check_radius
-from jl1.evaluation import over_batches
+from jl1.batches import measure
 from jl1.inputs import check_floating, check_range
 from jl1.intervals import SLOPES, Interval
 from jl1.labels import check_labels, one_hot
@@ -156,8 +156,8 @@ def certified_accuracy(
     check_radius(epsilon, lower, upper)
     check_range(inputs, lower, upper)
     step = make_certificate_step(module, lower=lower, upper=upper)
-    batches = over_batches(step, params, inputs=inputs, labels=labels, batch_size=batch_size, epsilon=epsilon)
-    return float(np.mean(np.concatenate(list(batches))))
+    points = {"inputs": inputs, "labels": labels, "batch_size": batch_size}
+    return float(np.mean(measure(step, params, epsilon=epsilon, **points)))
 
 
 class _Range(NamedTuple):

@@ -1,6 +1,5 @@
 """The command `jl1`: finds the subcommand and turns its errors into messages. `commands/` has one file a subcommand."""
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from importlib.metadata import version
 
 from jl1.cli_flags import describe_flags
 from jl1.config_folder import config_names
-from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError
+from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError, did_you_mean
 from jl1.interrupts import sigterm_as_ctrl_c
 from jl1.terminal import open_console, open_error_console, say
 
@@ -57,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(open_console(), f"jl1 {version('jl1')}" if command in _VERSION else _help_on(named) if named else _help())
         return 0
     if command not in _COMMANDS:
-        near = difflib.get_close_matches(command, _COMMANDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        say(errors, f"error: there is no command {command!r}; {hint}see jl1 --help")
+        say(errors, f"error: there is no command {command!r}, see jl1 --help{did_you_mean(command, _COMMANDS)}")
         return EXIT_BAD_INPUT
     try:
         if command not in _WITHOUT_JAX:

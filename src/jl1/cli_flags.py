@@ -1,12 +1,11 @@
 """How the flags of a subcommand are read and checked; jl1 defines none in the process's own flag table."""
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Sequence
 
 from absl import flags
 
-from jl1.errors import UserError
+from jl1.errors import UserError, did_you_mean
 
 
 def define_workdir(values: flags.FlagValues) -> None:
@@ -76,8 +75,7 @@ def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None
     """Refuse a name that a flag does not know, and a list without names."""
     unknown = sorted(set(given) - set(known))
     if unknown or not given:
-        near = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(unknown[0], known) if unknown else ""
         missing = ", ".join(unknown) or "name in it"
         raise UserError(f"--{flag}: there is no {missing}; there are {', '.join(known)}{hint}")
 

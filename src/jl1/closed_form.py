@@ -22,7 +22,7 @@ from jl1.kinks import KINKS
 from jl1.labels import check_labels
 from jl1.linear_ops import make_linear_ops
 from jl1.losses import LossTerms
-from jl1.models import Dense, SequentialNet, convolution_form
+from jl1.models import SequentialNet, convolution_form
 from jl1.passes import Network, Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
 from jl1.precision import PRECISIONS
@@ -52,8 +52,8 @@ def fastest_examples(module: SequentialNet, inputs: Inputs | jax.ShapeDtypeStruc
     """
     if jax.default_backend() != "cpu":
         return len(inputs)
-    layers, convolution = (*module.hidden, Dense(module.num_classes)), convolution_form(module.convolution)
-    return cached_examples(make_linear_ops(layers, inputs.shape[1:], convolution=convolution), inputs)
+    convolution = convolution_form(module.convolution)
+    return cached_examples(make_linear_ops(module.layers, inputs.shape[1:], convolution=convolution), inputs)
 
 
 def make_closed_form_gradient(
@@ -108,12 +108,11 @@ def make_closed_form_gradient(
         True
     """
     _check_choices(module, outputs, scale, precision)
-    convolution = convolution_form(module.convolution)
-    layers, names = (*module.hidden, Dense(module.num_classes)), layer_names or module.layer_names
+    convolution, names = convolution_form(module.convolution), layer_names or module.layer_names
     if len(set(names)) < len(names):
         raise ValueError(
             f"layer_names={names}: a layer that is used twice has no closed form here; differentiate such "
-            "networks with training.make_gradient"
+            "networks with jl1.make_gradient"
         )
     kink, twins = KINKS[module.activation], (twin_loss_fn, twin_weight)
     loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
@@ -132,7 +131,7 @@ def make_closed_form_gradient(
         del key  # nothing is random
         check_floating(inputs)
         check_labels(labels, inputs, what="inputs")
-        net = bind(layers, names, params, inputs, convolution=convolution, precision=precision)
+        net = bind(module.layers, names, params, inputs, convolution=convolution, precision=precision)
         num_entries = module.num_classes * inputs[0].size if scale == "mean" else 1
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
         options = {"head": HEADS[outputs], "loss_fn": loss_fn, "lam": lam / num_entries, "differences": differences}
@@ -158,7 +157,7 @@ def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) 
     if not has_closed_form(module):
         raise ValueError(
             "the closed form needs a SequentialNet with hidden layers and relu or leaky_relu; differentiate other "
-            "networks with training.make_gradient"
+            "networks with jl1.make_gradient"
         )
     if outputs not in HEADS or scale not in SCALES or precision not in PRECISIONS:
         raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, precision={precision!r}")

@@ -1,8 +1,6 @@
 """The checks that refuse a bad setting before anything starts."""
 
-import difflib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.suite import ATTACKS
@@ -11,7 +9,7 @@ from jl1.config_fields import field_names, read_field
 from jl1.data import DATASETS
 from jl1.data_sources import EMBEDDED
 from jl1.data_tiles import MOST_TILES, num_classes_of
-from jl1.errors import UserError
+from jl1.errors import UserError, did_you_mean
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
 from jl1.precision import PRECISIONS
@@ -44,7 +42,7 @@ def _problems(config: Config) -> Iterator[str]:
     for field, allowed in _CHOICES.items():
         value = read_field(config, field)
         if value not in allowed:
-            yield f"config.{field}={value!r}: must be one of {', '.join(allowed)}{_near(value, allowed)}"
+            yield f"config.{field}={value!r}: must be one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
     for field, (low, high, allowed) in _RANGES.items():
         value = read_field(config, field)
         if value is not None and not low <= value <= high:
@@ -100,7 +98,8 @@ def _evaluation_problems(settings: Config) -> Iterator[str]:
     """Yield a line for every list of the evaluation with something in it that cannot be."""
     epsilons, attacks = settings.epsilons, settings.attacks
     for unknown in sorted({*map(str, attacks)} - {*ATTACKS})[:1]:
-        yield f"config.evaluation.attacks={attacks!r}: must be some of {', '.join(ATTACKS)}{_near(unknown, ATTACKS)}"
+        hint = did_you_mean(unknown, ATTACKS)
+        yield f"config.evaluation.attacks={attacks!r}: must be some of {', '.join(ATTACKS)}{hint}"
     if not all(isinstance(epoch, int) and epoch >= 1 for epoch in settings.epochs):
         yield f"config.evaluation.epochs={settings.epochs!r}: must be whole numbers, at least 1"
     if not epsilons or not all(isinstance(epsilon, int | float) and 0 <= epsilon <= 1 for epsilon in epsilons):
@@ -113,12 +112,6 @@ _METHODS = {
     "trades": ("num_steps", "step_size", "beta"),
 }
 """The ways of robust training, and the settings that belong to each."""
-
-
-def _near(value: Any, allowed: Iterable[str]) -> str:
-    """Ask whether the nearest allowed name was meant, if there is one."""
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 _CHOICES = {

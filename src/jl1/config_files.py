@@ -1,6 +1,5 @@
 """Config files by name or path, and configs as plain JSON types, as they are stored."""
 
-import difflib
 import importlib.util
 import inspect
 import json
@@ -16,8 +15,8 @@ from jl1.config_errors import explain_failure
 from jl1.config_fields import field_names, read_field, require_field
 from jl1.config_folder import config_folder, config_names
 from jl1.data_tiles import tiled_name
-from jl1.errors import UserError
-from jl1.stored_configs import config_digest, differences
+from jl1.errors import UserError, did_you_mean
+from jl1.stored_configs import differences, json_digest
 
 
 def load_config(name: str) -> Config:
@@ -115,9 +114,8 @@ def _find_config_file(stem: str) -> Path:
     if path.is_file():
         return path
     known = config_names()
-    near = difflib.get_close_matches(stem, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise UserError(f"no config {stem!r}.{hint} Give the path of a .py file, or one of {', '.join(known)}")
+    hint = did_you_mean(stem, known)
+    raise UserError(f"no config {stem!r}: give the path of a .py file, or one of {', '.join(known)}{hint}")
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -179,7 +177,7 @@ def run_name(config: Config) -> str:
     if config.adversarial.epsilon > 0:
         method = {"twins": "fgsm"}.get(config.adversarial.method, config.adversarial.method)
         parts.append(f"{method}{config.adversarial.epsilon:g}")
-    return "-".join([*parts, f"seed{config.seed}", config_digest(_changed(config))[:6]])
+    return "-".join([*parts, f"seed{config.seed}", json_digest(_changed(config))[:6]])
 
 
 def _changed(config: Config) -> dict[str, Any]:

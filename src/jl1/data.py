@@ -4,7 +4,6 @@ Loading never downloads; `prepare_dataset` does. Both leave a decoded copy in th
 else $XDG_CACHE_HOME/jl1, else ~/.cache/jl1) under a name made from the content of its source.
 """
 
-import difflib
 import os
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from jl1 import data_sources, data_tfds
 from jl1.data_places import locate, read_place
 from jl1.data_sources import EMBEDDED
 from jl1.data_tiles import num_classes_of, tile_splits
-from jl1.errors import UserError
+from jl1.errors import UserError, did_you_mean
 
 DATASETS = tuple(data_sources.IMAGE_SHAPES)
 _SPLITS = ("official", "random")
@@ -53,6 +52,10 @@ class Dataset(NamedTuple):
     num_classes: int
     fingerprint: str
     source: str
+
+    def points(self, name: str) -> Split:
+        """Return what is judged by: `validation` or `test`."""
+        return {"validation": self.validation, "test": self.test}[name]
 
 
 def load_dataset(
@@ -178,8 +181,7 @@ def _check_choice(what: str, given: str, allowed: tuple[str, ...]) -> None:
     """Refuse an unknown name, with the list and the nearest one."""
     if given in allowed:
         return
-    near = difflib.get_close_matches(str(given), allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(given), allowed)
     raise UserError(f"unknown {what} {given!r}: choose from {', '.join(allowed)}{hint}")
 
 

@@ -3,14 +3,13 @@
 import hashlib
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-_HALF = ".half"
+from jl1.atomic_files import write_atomically
+
 _FORMAT = 1  # to be raised when the same source would decode to other records
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,22 +64,3 @@ def _digest(records: np.ndarray) -> str:
     total = hashlib.sha256(repr(records.dtype.descr).encode())
     total.update(np.ascontiguousarray(records).view(np.uint8).data)
     return total.hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place and move it there whole: a reader or a kill never meets half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # not from tempfile, whose files their owner alone may read
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_halves(folder: Path) -> None:
-    """Remove what a kill has left of files in a folder that nobody else writes to now."""
-    for half in folder.glob(f".*{_HALF}"):
-        half.unlink()

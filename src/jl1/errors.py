@@ -1,7 +1,16 @@
-"""Errors that end a command with a message instead of a traceback."""
+"""Errors that end a command with a message instead of a traceback, and the words that they share."""
+
+import difflib
+from collections.abc import Iterable
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 75, 130
 """Exit statuses of the command line; 75: somebody else works on it, the same command may do later."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Ask whether the nearest known name was meant, at the end of a message; empty if none is near."""
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class UserError(ValueError):

@@ -1,6 +1,6 @@
 """Accuracies on clean and attacked points, their intervals, and norms over a data set."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -9,32 +9,18 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jl1.array_types import (
-    ApplyFn,
-    AttackFn,
-    Inputs,
-    Labels,
-    LogitsFn,
-    Mask,
-    Params,
-    PenaltyFn,
-    PerExample,
-    PRNGKey,
-    Scalar,
-)
+from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PenaltyFn, PerExample, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
+from jl1.batches import over_batches
 from jl1.keys import needs_key
 from jl1.labels import check_labels
 from jl1.per_example import choose, is_finite
-
-BatchFn = Callable[..., Any]
-"""A jitted function of (params, inputs, labels, ...) with an array, or a tree of arrays, of a row an example."""
 
 
 def make_eval_step(
     apply_fn: ApplyFn,
     *,
-    attack_fn: AttackFn | Callable[..., Inputs] | None = None,
+    attack_fn: Callable[..., Inputs] | None = None,
     attack_predicted_labels: bool = False,
 ) -> Callable[..., Mask]:
     """Make the jitted `step(params, inputs, labels, epsilon=None, key=None)`: which points are classified right.
@@ -71,12 +57,12 @@ def make_eval_step(
     return jax.jit(step)
 
 
-def make_penalty_step(penalty_fn: PenaltyFn, apply_fn: ApplyFn) -> Callable[..., PerExample]:
+def make_penalty_step(apply_fn: ApplyFn, *, penalty_fn: PenaltyFn) -> Callable[..., PerExample]:
     """Make the jitted `step(params, inputs, labels, key)` of a penalty, such as ||J||_{1,1}, at every point.
 
     Args:
-        penalty_fn: From `penalties.make_penalty`.
         apply_fn: Function of params and inputs to logits.
+        penalty_fn: From `penalties.make_penalty`.
 
     Returns:
         The step. Only an estimator needs the key.
@@ -88,59 +74,13 @@ def make_penalty_step(penalty_fn: PenaltyFn, apply_fn: ApplyFn) -> Callable[...,
     return jax.jit(step)
 
 
-def over_batches(
-    batch_fn: BatchFn,
-    params: Params,
-    *,
-    inputs: Float[np.ndarray | Array, " num_examples *features"],
-    labels: Int[np.ndarray | Array, " num_examples"],
-    batch_size: int = 500,
-    key: PRNGKey | None = None,
-    **options: Scalar,
-) -> Iterator[Any]:
-    """Run a step over all examples, one batch after another, and give its values batch by batch.
-
-    Every batch has the same shape, the last one is padded and the padding cut off its values: one compilation, no
-    example dropped. `numpy.concatenate(list(...))` gives the values of all examples.
-
-    Args:
-        batch_fn: Step such as from `make_eval_step` or `make_penalty_step`.
-        params: Parameters.
-        inputs: All inputs.
-        labels: All labels.
-        batch_size: Examples at a time, at least 1.
-        key: Passed to the step with the number of the batch folded in, if given.
-        **options: Passed to the step as they are, such as epsilon.
-
-    Returns:
-        An iterator over what the step returned for each batch, an array or a tree of arrays with a row an example.
-
-    Raises:
-        ValueError: At the call: no examples, `batch_size` below 1, or labels that are not one integer an example.
-    """
-    if len(inputs) == 0 or batch_size < 1:
-        raise ValueError(f"{len(inputs)} examples in batches of {batch_size}: both must be at least 1")
-    check_labels(labels, inputs, what="inputs")
-    batch_size = min(batch_size, len(inputs))
-
-    def one_batch(number: int, start: int) -> Any:
-        rows = np.arange(start, start + batch_size)
-        size = min(batch_size, len(inputs) - start)
-        rows[size:] = start
-        keys = {} if key is None else {"key": jax.random.fold_in(key, number)}
-        values = batch_fn(params, inputs[rows], labels[rows], **options, **keys)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], values)
-
-    return (one_batch(number, start) for number, start in enumerate(range(0, len(inputs), batch_size)))
-
-
 def accuracy(
     apply_fn: ApplyFn,
     params: Params,
     *,
     inputs: Float[np.ndarray | Array, " num_examples *features"],
     labels: Int[np.ndarray | Array, " num_examples"],
-    attack_fn: AttackFn | Callable[..., Inputs] | None = None,
+    attack_fn: Callable[..., Inputs] | None = None,
     epsilon: Scalar | None = None,
     key: PRNGKey | None = None,
     batch_size: int = 500,
@@ -222,13 +162,13 @@ def accuracy_interval(num_right: int, num_examples: int, *, level: float = 0.95)
 
 
 @lru_cache(maxsize=32)
-def _eval_step(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs] | None) -> Callable[..., Mask]:
+def _eval_step(apply_fn: ApplyFn, attack_fn: Callable[..., Inputs] | None) -> Callable[..., Mask]:
     """Keep the steps of `accuracy`, so that it compiles each once."""
     return make_eval_step(apply_fn, attack_fn=attack_fn)
 
 
 @lru_cache(maxsize=32)
-def _radius_check(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs]) -> Callable[..., Any]:
+def _radius_check(apply_fn: ApplyFn, attack_fn: Callable[..., Inputs]) -> Callable[..., Any]:
     """Let an attack refuse a radius, which in the step it cannot look at: traced once a radius, never compiled."""
 
     @partial(jax.jit, static_argnames="epsilon")
@@ -239,9 +179,7 @@ def _radius_check(apply_fn: ApplyFn, attack_fn: AttackFn | Callable[..., Inputs]
     return attack.eval_shape
 
 
-def _attack_options(
-    attack_fn: AttackFn | Callable[..., Inputs], epsilon: Scalar | None, key: PRNGKey | None
-) -> dict[str, Any]:
+def _attack_options(attack_fn: Callable[..., Inputs], epsilon: Scalar | None, key: PRNGKey | None) -> dict[str, Any]:
     """Return what an attack is called with, if it is all there."""
     if epsilon is None:
         raise ValueError("an attack needs a radius: give epsilon=..., in the units of the inputs")

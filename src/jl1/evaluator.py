@@ -9,12 +9,13 @@ import numpy as np
 from jl1 import records
 from jl1.array_types import NormName
 from jl1.attacks.suite import ATTACKS, make_suite, settings_of
-from jl1.battery import FOLDER, Battery, digest_of, file_stem
+from jl1.battery import FOLDER, Battery, file_stem
 from jl1.devices import Devices
 from jl1.evaluation import accuracy_interval
 from jl1.reporting import Reporter
 from jl1.run_lock import hold_run
 from jl1.scoring import Row
+from jl1.stored_configs import json_digest
 from jl1.trained import Trained, load_trained
 from jl1.verdicts import Verdicts, worst_case, write_verdicts
 
@@ -130,7 +131,7 @@ class _Evaluation:
         num_right, num_examples = int(verdicts.stands.sum()), len(verdicts.stands)
         settings = {"attacks": {each: self._settings(each) for each in members}} if members else self._settings(name)
         norm = "linf" if name == "clean" else self._options.norm
-        stem = file_stem(f"{name}-{digest_of(settings)[:8]}" if members else name, {} if members else settings, norm)
+        stem = file_stem(f"{name}-{json_digest(settings)[:8]}" if members else name, {} if members else settings, norm)
         path = Path(FOLDER) / f"{stem}-{self._options.points}{num_examples}-{epsilon!r}.npz"
         breakers, counts = np.unique(verdicts.broken_by[~verdicts.stands], return_counts=True)
         row = {

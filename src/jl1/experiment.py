@@ -148,8 +148,7 @@ def _figures(
     """Measure everything that result.json says of a network."""
     settings = config.evaluation
     options = AttackOptions(settings.epsilons, settings.pgd_steps, settings.pgd_restarts, settings.batch_size)
-    split = data.validation if settings.points == "validation" else data.test
-    points = Examples(*(jnp.asarray(part) for part in split))
+    points = Examples(*(jnp.asarray(part) for part in data.points(settings.points)))
     accuracies = score_accuracies(
         problem.apply_fn,
         params,

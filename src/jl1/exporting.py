@@ -18,14 +18,13 @@ from safetensors.numpy import save
 
 from jl1 import records
 from jl1.array_types import LogitsFn
+from jl1.batches import measure
 from jl1.errors import UserError
-from jl1.evaluation import over_batches
 from jl1.json_files import write_json
 from jl1.layouts import describe_layers
 from jl1.models import make_apply_fn
-from jl1.problems import create_module
 from jl1.reporting import Reporter
-from jl1.stored_configs import config_digest
+from jl1.stored_configs import json_digest
 from jl1.trained import Trained, load_trained
 
 SCHEMA = "jl1.export/1"
@@ -118,14 +117,14 @@ def _read_result(workdir: Path) -> dict[str, Any]:
 
 def _layout(run: Trained, result: dict[str, Any]) -> dict[str, Any]:
     """Put model.json together."""
-    module, shape = create_module(run.config, run.data.num_classes), run.data.test.inputs.shape[1:]
+    shape = run.data.test.inputs.shape[1:]
     return {
         "schema": SCHEMA,
         "input": {"shape": list(shape), "layout": "NHWC", "range": [0.0, 1.0]},
         "num_classes": run.data.num_classes,
-        "layers": describe_layers(module, shape, activation=run.config.model.activation),
+        "layers": describe_layers(run.module, shape, activation=run.config.model.activation),
         "weights": run.config.training.weights,
-        "config_sha256": config_digest(result["config"]),
+        "config_sha256": json_digest(result["config"]),
         "data_sha256": run.data.fingerprint,
         "result": result,
     }
@@ -140,7 +139,7 @@ def _write_params(run: Trained, folder: Path) -> None:
 
 def _write_function(run: Trained, folder: Path) -> None:
     """Write the network as a function, with the convolution that every device has."""
-    module = create_module(run.config, run.data.num_classes).clone(convolution="library")
+    module = run.module.clone(convolution="library")
     logits_fn = partial(make_apply_fn(module), run.params)
     (folder / "model.jax").write_bytes(export_logits(logits_fn, run.data.test.inputs.shape[1:]))
 
@@ -153,6 +152,6 @@ def _write_points(run: Trained, folder: Path) -> None:
     """Write the first test points with the logits that the run's own network has there."""
     inputs, labels = (part[:_NUM_POINTS] for part in run.data.test)
     step = jax.jit(lambda params, inputs, labels: run.apply_fn(params, inputs))
-    batches = over_batches(step, run.params, inputs=inputs, labels=labels, batch_size=_BATCH_SIZE)
-    points = {"inputs": inputs, "labels": labels, "logits": np.concatenate(list(batches))}
+    points = {"inputs": inputs, "labels": labels}
+    points["logits"] = measure(step, run.params, batch_size=_BATCH_SIZE, **points)
     (folder / "points.safetensors").write_bytes(save(points))

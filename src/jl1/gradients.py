@@ -38,7 +38,14 @@ def make_gradient(apply_fn: ApplyFn, *, terms_fn: TermsFn) -> GradientFn:
     """
 
     def gradient_fn(
-        params: Params, inputs: Inputs, *, labels: Labels, mask: Mask, lam: Scalar, epsilon: Scalar, key: PRNGKey
+        params: Params,
+        inputs: Inputs,
+        *,
+        labels: Labels,
+        mask: Mask,
+        lam: Scalar,
+        epsilon: Scalar,
+        key: PRNGKey | None = None,
     ) -> tuple[Params, LossTerms]:
         def mean_loss(params: Params) -> tuple[Scalar, LossTerms]:
             logits_fn: LogitsFn = partial(apply_fn, params)

@@ -25,7 +25,7 @@ def describe_layers(module: SequentialNet, input_shape: tuple[int, ...], *, acti
         ([4, 4, 2], [3], 'IO', None)
     """
     described, shape = [], list(input_shape)
-    for index, layer in enumerate((*module.hidden, Dense(module.num_classes))):
+    for index, layer in enumerate(module.layers):
         is_last = index == len(module.hidden)
         facts = _facts(layer, shape)
         parameters: dict[str, Any] = {}

@@ -112,16 +112,18 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: s
         return product(images, kernel)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        return convolve(kernel, _fold(tangents)).reshape(*tangents.shape[:2], *output_shape)
+        return convolve(kernel, _merge_axes(tangents)).reshape(*tangents.shape[:2], *output_shape)
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
         images = jax.ShapeDtypeStruct((rows.shape[0] * rows.shape[1], *input_shape), rows.dtype)
-        pulled = jax.linear_transpose(lambda values: convolve(kernel, values), images)(_fold(rows))[0]
+        pulled = jax.linear_transpose(lambda values: convolve(kernel, values), images)(_merge_axes(rows))[0]
         return jax.vmap(fn)(pulled.reshape(*rows.shape[:2], *input_shape))
 
     def outer(tangents: Rows, rows: Rows) -> KernelSum:
         kernel = jax.ShapeDtypeStruct(kernel_shape, tangents.dtype)
-        return jax.linear_transpose(lambda values: convolve(values, _fold(tangents)), kernel)(_fold(rows))[0]
+        return jax.linear_transpose(lambda values: convolve(values, _merge_axes(tangents)), kernel)(_merge_axes(rows))[
+            0
+        ]
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel_shape, (1, *input_shape)))
     output_shape = jax.eval_shape(convolve, *shapes).shape[1:]
@@ -139,23 +141,23 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str
     transposed, product = _is_transposed(patches.num_columns, layer.features), with_precision(precision, jnp.matmul)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        pushed = product(patches.gather(_fold(tangents)), kernel.reshape(-1, layer.features))
+        pushed = product(patches.gather(_merge_axes(tangents)), kernel.reshape(-1, layer.features))
         return pushed.reshape(*tangents.shape[:2], *output_shape)
 
-    def spread(kernel: Kernel, rows: Array) -> Array:
+    def pull_rows(kernel: Kernel, rows: Array) -> Array:
         return patches.fold(product(rows.reshape(-1, layer.features), kernel.reshape(-1, layer.features).T))
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
         if layer.features < min(patches.num_columns, rows[0].size // layer.features):
             # The product is larger than its factors: one output at a time it stays in the cache. Not with fewer rows
             # than features, since each product reorders the whole kernel first.
-            pulled = jax.lax.map(lambda each: fn(spread(kernel, each)).reshape(-1, channels), rows)
+            pulled = jax.lax.map(lambda each: fn(pull_rows(kernel, each)).reshape(-1, channels), rows)
             return pulled.reshape(*rows.shape[:2], *input_shape)
-        pulled = spread(kernel, rows).reshape(*rows.shape[:2], *input_shape)
+        pulled = pull_rows(kernel, rows).reshape(*rows.shape[:2], *input_shape)
         return _one_after_the_other(fn, pulled)
 
     def outer(tangents: Rows, rows: Rows) -> KernelSum:
-        matrix, columns = patches.gather(_fold(tangents)), rows.reshape(-1, layer.features)
+        matrix, columns = patches.gather(_merge_axes(tangents)), rows.reshape(-1, layer.features)
         return product(columns.T, matrix) if transposed else product(matrix.T, columns)
 
     def to_kernel(total: KernelSum) -> Kernel:
@@ -214,6 +216,6 @@ def _one_after_the_other(fn: Callable[..., Array], rows: Rows, *per_output: Arra
     return jax.lax.fori_loop(0, len(rows), one, rows.reshape(len(rows), -1, rows.shape[-1])).reshape(rows.shape)
 
 
-def _fold(rows: Rows) -> Array:
+def _merge_axes(rows: Rows) -> Array:
     """Make outputs and examples one axis."""
     return rows.reshape(-1, *rows.shape[2:])

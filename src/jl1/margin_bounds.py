@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Labels, Outputs, Params
 from jl1.intervals import SLOPES, Interval, affine, times
-from jl1.models import Dense, SequentialNet, convolution_form, make_apply_fn
+from jl1.models import SequentialNet, convolution_form, make_apply_fn
 from jl1.passes import Network, bind
 from jl1.per_example import spread_channels
 
@@ -45,8 +45,7 @@ def margin_bounds(
         Lower bounds of z_y - z_j by intervals; those by Eq. 2, and upper bounds of the gradient's L1 norm. A row an
         example and a column a class j each.
     """
-    layers = (*module.hidden, Dense(module.num_classes))
-    net = bind(layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
+    net = bind(module.layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
     slopes, last = _forward(module, net, box)
     units = jnp.eye(module.num_classes, dtype=inputs.dtype)
 

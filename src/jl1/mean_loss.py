@@ -7,18 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import (
-    ApplyFn,
-    AttackFn,
-    ChangePenaltyFn,
-    ExampleLossFn,
-    Inputs,
-    Labels,
-    Params,
-    PenaltyFn,
-    PRNGKey,
-    Scalar,
-)
+from jl1.array_types import ApplyFn, ChangePenaltyFn, ExampleLossFn, Inputs, Labels, Params, PenaltyFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import fgsm
 from jl1.change_loss import output_change_loss
 from jl1.losses import LossTerms, cross_entropy, defended_loss, penalised_loss
@@ -32,9 +21,8 @@ def make_loss(
     outputs: str = "logits",
     scale: str = "sum",
     num_draws: int = 1,
-    adversarial: bool = True,
-    attack_fn: AttackFn | Callable[..., Inputs] = fgsm,
-    smoothing: float = 0.1,
+    attack_fn: Callable[..., Inputs] = fgsm,
+    smoothing: float = 0.0,
 ) -> Callable[..., tuple[Float[Array, ""], LossTerms]]:
     """Make the jitted mean loss of a batch, for a training loop of your own.
 
@@ -46,23 +34,23 @@ def make_loss(
         outputs: What is penalised, a name of `penalties.OUTPUTS`.
         scale: `sum` (Eq. 3) or `mean` over the entries of the Jacobian.
         num_draws: Draws of a penalty that is an estimator.
-        adversarial: With adversarial twins (`defended_loss`) or without (`penalised_loss`).
         attack_fn: Makes the twins, as that of `defended_loss`, such as `fgsm_random_start`.
-        smoothing: Label smoothing of the cross-entropy.
+        smoothing: Label smoothing of the cross-entropy, in [0, 1); the paper has 0.1.
 
     Returns:
         `loss(params, inputs, labels, *, lam, epsilon=None, key=None)` that returns the mean loss and its mean
-        terms; lam and epsilon are traced, so no other value of the same type compiles anew. Without epsilon there
-        are no twins, which is the loss at epsilon 0 (in expectation where the penalty draws at random) for half of its
-        work. Differentiate it with `jax.value_and_grad(loss, has_aux=True)`. A penalty that is an estimator, and an
-        attack that draws, need a new key in each step.
+        terms; lam and epsilon are traced, so no other value of the same type compiles anew. With epsilon it is
+        `defended_loss`, without it `penalised_loss`: no twins, which is the loss at epsilon 0 (in expectation where the
+        penalty draws at random) for half of its work. Differentiate it with
+        `jax.value_and_grad(loss, has_aux=True)`. A penalty that is an estimator, and an attack that draws, need a new
+        key in each step.
 
     Raises:
-        ValueError: An unknown name, or `output_change` without adversarial twins.
+        ValueError: An unknown name; from the loss, `output_change` without epsilon.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> loss = make_loss(lambda weights, x: x @ weights, smoothing=0.0)
+        >>> loss = make_loss(lambda weights, x: x @ weights)
         >>> params, inputs, labels = jnp.eye(2), jnp.full((4, 2), 0.5), jnp.array([0, 1, 0, 1])
         >>> (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
         ...     params, inputs, labels, lam=0.1, epsilon=0.0)
@@ -71,8 +59,6 @@ def make_loss(
     """
     loss_fn = partial(cross_entropy, smoothing=smoothing)
     is_change = penalty == OUTPUT_CHANGE
-    if is_change and not adversarial:
-        raise ValueError(f"{OUTPUT_CHANGE} compares each point with its adversarial twin: it needs adversarial=True")
     penalty_fn = _find_penalty(penalty, outputs, scale, num_draws, loss_fn)
     with_twins = output_change_loss if is_change else defended_loss
 
@@ -88,7 +74,7 @@ def make_loss(
     ) -> tuple[Float[Array, ""], LossTerms]:
         logits_fn = partial(apply_fn, params)
         options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn}
-        if adversarial and epsilon is not None:
+        if epsilon is not None:
             terms = with_twins(logits_fn, inputs, epsilon=epsilon, attack_fn=attack_fn, key=key, **options)
         elif is_change:
             raise ValueError(f"{OUTPUT_CHANGE} needs the radius of the twins: loss(..., epsilon=...)")

@@ -54,7 +54,7 @@ CONVOLUTIONS: Mapping[str, Callable[..., Array]] = {
 """The library's convolution, which accelerators are fast at, and patches times a matrix, many times faster on a CPU."""
 
 
-def convolution_form(name: str = "auto") -> str:
+def convolution_form(name: str) -> str:
     """Return a name of `CONVOLUTIONS`; for `auto` the one that is faster on this backend."""
     if name == "auto":
         return "patches" if jax.default_backend() == "cpu" else "library"
@@ -80,6 +80,11 @@ class SequentialNet(nn.Module):
     activation: Callable[..., Any] = nn.relu
     kernel_init: Callable[..., Any] = initializers.glorot_uniform()
     convolution: str = "auto"
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The hidden layers and the last."""
+        return (*self.hidden, Dense(self.num_classes))
 
     @property
     def layer_names(self) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def load_data(config: Config, data_dir: str | None = None) -> Dataset:
 
 def create_network(config: Config, data: Dataset) -> Network:
     """Build the network and its first state from a valid config."""
-    module = create_module(config, data.num_classes)
+    module = _create_module(config, data.num_classes)
     optimizer = optax.adam(**config.optimizer)
     state = create_train_state(
         module, optimizer, key=_key(config, "init", 0), inputs=jnp.asarray(data.train.inputs[:1])
@@ -108,7 +108,7 @@ def _gradient(config: Config, network: Network, plan: GradientPlan) -> GradientF
     return make_lazy_gradient(gradient_fn, plain_fn) if config.penalty.every > 1 else gradient_fn
 
 
-def create_module(config: Config, num_classes: int) -> SequentialNet:
+def _create_module(config: Config, num_classes: int) -> SequentialNet:
     """Create the network."""
     padding = None if config.model.padding == "table" else tuple(config.model.padding.split(","))
     try:

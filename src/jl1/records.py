@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jl1.data_cache import remove_halves
+from jl1.atomic_files import remove_halves
 from jl1.errors import UserError
 from jl1.json_files import append_line, keep_lines, read_json, read_lines, write_json
 
@@ -47,8 +47,15 @@ _EVALUATION_FORM = {"schema": str, "accuracies": [dict]}
 
 
 def is_run(workdir: Path) -> bool:
-    """Say whether there is a run in a folder."""
-    return (workdir / CONFIG).is_file()
+    """Say whether there is a run in a folder, begun or finished.
+
+    Raises:
+        UserError: The folder may not be looked into.
+    """
+    try:
+        return (workdir / CONFIG).is_file() or (workdir / RESULT).is_file()
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be read: {error.strerror or error}") from error
 
 
 def is_finished(workdir: Path) -> bool:

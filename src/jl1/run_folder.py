@@ -18,9 +18,12 @@ def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
         config: The resolved config, as plain types.
 
     Raises:
-        UserError: The folder holds other files, another config or a finished run.
+        UserError: The folder holds other files, another config or a finished run, or may not be looked into.
     """
-    paths = workdir.iterdir() if workdir.is_dir() else ()
+    try:
+        paths = [*workdir.iterdir()] if workdir.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be read: {error.strerror or error}; choose another --workdir") from error
     names = {path.name for path in paths if path.suffix != TEMPORARY} - {LOCK, HOLDER}
     if records.CONFIG in names:
         _refuse_another_run(workdir, config)

@@ -10,8 +10,9 @@ import numpy as np
 from jl1.array_types import ApplyFn, AttackFn, Params, PRNGKey
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
+from jl1.batches import over_batches
 from jl1.data import Split
-from jl1.evaluation import make_eval_step, make_penalty_step, over_batches
+from jl1.evaluation import make_eval_step, make_penalty_step
 from jl1.penalties import make_penalty
 from jl1.shares import ShareRowsFn, unshared
 from jl1.training import Examples
@@ -131,7 +132,7 @@ def score_norms(
     inputs, labels = (part[: max(1, _MOST_ROWS // num_classes)] for part in points)
     for outputs in ("logits", "probs"):
         penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
-        step = share_rows(make_penalty_step(penalty_fn, apply_fn))
+        step = share_rows(make_penalty_step(apply_fn, penalty_fn=penalty_fn))
         batches = over_batches(step, params, inputs=inputs, labels=labels, batch_size=batch_size)
         norms = _collect(batches, f"Jacobian norm of the {outputs}", len(labels), progress)
         means[outputs] = float(np.mean(norms, dtype=np.float64))

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
-def config_digest(stored: dict[str, Any]) -> str:
-    """Hash a config as it is stored, in hexadecimal."""
+def json_digest(stored: Mapping[str, Any]) -> str:
+    """Hash a config as it is stored, or other plain JSON types, in hexadecimal."""
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 

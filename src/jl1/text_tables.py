@@ -93,6 +93,19 @@ def as_latex(layout: Layout) -> str:
     )
 
 
+def notes_as_latex(notes: Sequence[str]) -> str:
+    r"""Write the lines below all tables for LaTeX.
+
+    Example:
+        >>> print(notes_as_latex(["p_holm: over 3 tests"]))
+        \begin{itemize}\footnotesize
+        \item p\_holm: over 3 tests
+        \end{itemize}
+    """
+    items = [rf"\item {_latex_text(note)}" for note in notes]
+    return "\n".join([r"\begin{itemize}\footnotesize", *items, r"\end{itemize}"]) if items else ""
+
+
 def _markdown_row(cells: Sequence[str]) -> str:
     """Write one row."""
     escaped = (cell.replace("|", "\\|") for cell in cells)

@@ -10,6 +10,7 @@ from jl1.config import Config
 from jl1.config_files import config_from_dict
 from jl1.data import Dataset
 from jl1.errors import UserError
+from jl1.models import SequentialNet
 from jl1.problems import attack_key, create_network, load_data
 from jl1.reporting import Reporter
 from jl1.trainer import check_same_data, snapshot_template
@@ -19,6 +20,7 @@ class Trained(NamedTuple):
     """The network of a run.
 
     Attributes:
+        module: The layers of the network.
         apply_fn: The network.
         params: Its parameters: those of the newest checkpoint, the best if the config asks for them.
         epoch: Of that checkpoint.
@@ -27,6 +29,7 @@ class Trained(NamedTuple):
         key: Root of the randomness of attacks.
     """
 
+    module: SequentialNet
     apply_fn: ApplyFn
     params: Params
     epoch: int
@@ -58,4 +61,4 @@ def load_trained(workdir: Path, *, data_dir: str | None = None, reporter: Report
         raise UserError(f"{workdir} has no checkpoint yet; `jl1 train` with its config goes on with it")
     check_same_data(restored, data)
     params = restored.snapshot.best_params or restored.snapshot.state.params
-    return Trained(network.apply_fn, params, restored.epoch, config, data, attack_key(config, 2))
+    return Trained(network.module, network.apply_fn, params, restored.epoch, config, data, attack_key(config, 2))

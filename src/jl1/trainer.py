@@ -12,14 +12,15 @@ import numpy as np
 
 from jl1 import records
 from jl1.array_types import Params
+from jl1.batches import measure
 from jl1.checkpoints import Checkpoints, Restored, Snapshot
 from jl1.clocks import Stopwatch
 from jl1.config import Config
 from jl1.data import Dataset, epoch_indices
 from jl1.devices import Devices
 from jl1.errors import InterruptedEarlyError, UserError
-from jl1.evaluation import make_eval_step, over_batches
-from jl1.problems import Problem, attack_key, order_seed
+from jl1.evaluation import make_eval_step
+from jl1.problems import Problem, order_seed
 from jl1.processes import smallest
 from jl1.reporting import Reporter
 from jl1.stopping import STOPPING, StoppingOptions
@@ -138,12 +139,13 @@ class Trainer:
                 return None
             done, totals = self._one_piece(batches, done, totals)
             if int(totals.bad_step) >= 0:
-                raise DivergedError(self._divergence(int(totals.bad_step), totals))
+                raise DivergedError(self._divergence(f"the loss is not finite at step {totals.bad_step}", totals))
             so_far = _metrics(epoch, totals, time.perf_counter() - start_time)
             self._reporter.trained(epoch, int(totals.num_examples), len(self._data.train.labels), so_far)
         if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(self._state.params)):
             # the last gradient of the epoch, behind a loss that was still finite
-            raise DivergedError(self._divergence(int(self._state.step) - 1, totals))
+            what = f"the parameters are not finite after step {int(self._state.step) - 1}"
+            raise DivergedError(self._divergence(what, totals))
         row = _metrics(epoch, totals, time.perf_counter() - start_time)
         return row | {"validation_accuracy": self._validation_accuracy()}
 
@@ -154,16 +156,8 @@ class Trainer:
 
     def _validation_accuracy(self) -> float:
         """Measure the clean accuracy on the validation points."""
-        batches = over_batches(
-            self._eval_fn,
-            self._state.params,
-            inputs=self._validation.inputs,
-            labels=self._validation.labels,
-            batch_size=self._config.evaluation.batch_size,
-            key=attack_key(self._config, 2),
-            epsilon=0.0,
-        )
-        return float(np.mean(np.concatenate(list(batches))))
+        size, points = self._config.evaluation.batch_size, self._validation._asdict()
+        return float(np.mean(measure(self._eval_fn, self._state.params, batch_size=size, **points)))
 
     def _one_piece(self, batches: np.ndarray, start: int, totals: Totals) -> tuple[int, Totals]:
         """Run some batches on the device, and choose how many the next piece will have."""
@@ -202,14 +196,14 @@ class Trainer:
         self.restore(workdir)
         self.stopped_because = records.INTERRUPTED
 
-    def _divergence(self, step: int, totals: Totals) -> str:
-        """Say where the loss stopped being finite, what is left, and what to try."""
+    def _divergence(self, what: str, totals: Totals) -> str:
+        """Say what stopped being finite, what is left, and what to try."""
         cross_entropy, penalty = float(totals.terms.cross_entropy), float(totals.terms.penalty)
         if math.isfinite(cross_entropy) and not math.isfinite(penalty):
             cause = "the penalty overflowed: lower config.penalty.lam, or take config.penalty.scale=mean"
         else:
             cause = (
-                "the network's outputs overflowed: lower config.optimizer.learning_rate, or config.penalty.lam "
+                "the outputs or a gradient overflowed: lower config.optimizer.learning_rate, or config.penalty.lam "
                 "(the scale `sum` of Eq. 3 is 7,840 times `mean` on MNIST)"
             )
         kept = (
@@ -217,7 +211,7 @@ class Trainer:
             if self.num_epochs
             else "there is no checkpoint"
         )
-        return f"the loss is not finite at step {step} (epoch {self.num_epochs + 1}); {kept}. Likely cause: {cause}"
+        return f"{what} (epoch {self.num_epochs + 1}); {kept}. Likely cause: {cause}"
 
 
 def snapshot_template(config: Config, state: TrainState) -> Snapshot:

@@ -97,7 +97,7 @@ def train_step(
     """Take one step on the mean loss of a batch. Pure and not jitted: `make_train_step` is.
 
     Args:
-        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
+        gradient_fn: From `gradients.make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
         state: State before the step.
         inputs: Batch in [0, 1].
@@ -131,7 +131,7 @@ def make_train_step(
     """Make the jitted step `step(state, inputs, labels, mask, hyperparameters)`; the state is donated.
 
     Args:
-        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
+        gradient_fn: From `gradients.make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
 
     Returns:
@@ -158,7 +158,7 @@ def make_epoch(
     shows progress. The loop ends early at the first loss that is not finite.
 
     Args:
-        gradient_fn: From `make_gradient` or `closed_form.make_closed_form_gradient`.
+        gradient_fn: From `gradients.make_gradient` or `closed_form.make_closed_form_gradient`.
         optimizer: What turns gradients into updates.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jl1.data_cache import write_atomically
+from jl1.atomic_files import write_atomically
 
 
 class Verdicts(NamedTuple):

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jl1.attacks.budgets import BUDGETS
+from jl1.attacks.budgets import BUDGETS, find_budget
 from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.suite import ATTACKS, make_suite, order_violations, strength
+from jl1.audit.attacks import make_audit_suite
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -52,3 +53,9 @@ def test_the_order_allows_equal_figures_and_a_little_luck():
         ("noise", "fgsm"),
         ("fgsm", "standard"),
     ]
+
+
+@pytest.mark.parametrize("make", [lambda name: make_suite(budget=name), make_audit_suite, find_budget])
+def test_an_unknown_budget_is_refused_with_the_known_ones(make):
+    with pytest.raises(ValueError, match="unknown budget 'ful'; known are full, few_classes, fast"):
+        make("ful")

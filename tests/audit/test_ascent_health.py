@@ -9,7 +9,7 @@ import pytest
 
 from jl1.attacks.objectives import margin
 from jl1.audit.ascent_health import ascent_health, make_ascent_step
-from jl1.audit.batches import measure
+from jl1.batches import measure
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

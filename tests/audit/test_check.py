@@ -21,12 +21,12 @@ from jl1.attacks.objectives import OBJECTIVES
 from jl1.attacks.pgd import pgd
 from jl1.audit import check
 from jl1.audit.ascent_health import AscentHealth
-from jl1.audit.batches import measure
 from jl1.audit.defence import Gauge
 from jl1.audit.double_precision import PrecisionVerdicts, precision_verdicts
 from jl1.audit.gradient_health import GradientHealth, make_alignment_step, make_gradient_step
 from jl1.audit.invariance import TRANSFORMS, Invariance, make_invariance_step
 from jl1.audit.planted import Planted, make_planted_step
+from jl1.batches import measure
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -56,13 +56,13 @@ def checks_of(name):
     loss_fn = OBJECTIVES["ce"]
     return [
         *(
-            check.check_gradients(of(make_gradient_step(net.apply_fn, loss_fn=loss_fn)), loss=loss)
+            check.gradient_check(of(make_gradient_step(net.apply_fn, loss_fn=loss_fn)), loss=loss)
             for loss, loss_fn in OBJECTIVES.items()
         ),
-        check.check_alignment(of(make_alignment_step(net.apply_fn, loss_fn=loss_fn), **attacked), loss="ce"),
-        check.check_invariance(of(make_invariance_step(net.apply_fn, attack_fn=attack_fn), **attacked)),
-        check.check_double_precision(verdicts, attack="fgsm"),
-        check.check_planted(of(planted_step, **attacked)),
+        check.alignment_check(of(make_alignment_step(net.apply_fn, loss_fn=loss_fn), **attacked), loss="ce"),
+        check.invariance_check(of(make_invariance_step(net.apply_fn, attack_fn=attack_fn), **attacked)),
+        check.double_precision_check(verdicts, attack="fgsm"),
+        check.planted_check(of(planted_step, **attacked)),
     ]
 
 
@@ -99,19 +99,19 @@ def health(**changes):
     ],
 )
 def test_a_gradient_is_judged_by_the_share_that_cannot_be_used(changes, outcome):
-    line = check.check_gradients(health(**changes), loss="ce")
+    line = check.gradient_check(health(**changes), loss="ce")
     assert (line.outcome, line.name, line.topic, line.shows_masking) == (outcome, "gradient of ce", "gradients", True)
     assert line.values["zero"] == np.mean(health(**changes).is_zero)
 
 
 def test_figures_carry_their_numbers():
-    line = check.check_gradients(health(is_zero=(3, True), zero_share=(50, 0.5)), loss="dlr")
+    line = check.gradient_check(health(is_zero=(3, True), zero_share=(50, 0.5)), loss="dlr")
     assert line.figure == "3.0 % of the points have none that can be used; 25.0 % of their features have sign 0"
 
 
 @pytest.mark.parametrize(("mean", "outcome"), [(0.9, "PASS"), (0.19, "WARN"), (np.nan, "WARN")])
 def test_alignment_warns_and_shows_no_masking(mean, outcome):
-    line = check.check_alignment(np.full(5, mean), loss="ce")
+    line = check.alignment_check(np.full(5, mean), loss="ce")
     assert (line.outcome, line.shows_masking) == (outcome, False)
 
 
@@ -119,19 +119,19 @@ def test_alignment_warns_and_shows_no_masking(mean, outcome):
 def test_only_points_that_stand_must_have_converged(num_rising, outcome):
     rise, broken = np.zeros(100), np.arange(100) >= 50
     rise[50:], rise[:num_rising] = 0.5, 0.5
-    line = check.check_convergence(AscentHealth(rise, broken, broken), loss="ce")
+    line = check.convergence_check(AscentHealth(rise, broken, broken), loss="ce")
     assert (line.outcome, line.values["still rising"]) == (outcome, num_rising / 50)
 
 
 def test_where_nothing_stands_nothing_is_rising():
     broken = np.ones(4, bool)
-    assert check.check_convergence(AscentHealth(np.ones(4), broken, broken), loss="ce").outcome == "PASS"
+    assert check.convergence_check(AscentHealth(np.ones(4), broken, broken), loss="ce").outcome == "PASS"
 
 
 @pytest.mark.parametrize(("num_lost", "outcome"), [(1, "PASS"), (3, "WARN"), (6, "FAIL")])
 def test_lost_iterates_are_counted(num_lost, outcome):
     was, still = np.arange(100) < 50, np.arange(100) < 50 - num_lost
-    line = check.check_lost_iterates(AscentHealth(np.zeros(100), was, still), loss="ce")
+    line = check.lost_iterates_check(AscentHealth(np.zeros(100), was, still), loss="ce")
     assert (line.outcome, line.values["lost"]) == (outcome, num_lost / 100)
 
 
@@ -139,7 +139,7 @@ def test_lost_iterates_are_counted(num_lost, outcome):
 def test_a_transform_must_do_better_than_two_plain_attacks(num_lucky, outcome):
     stands = np.ones((100, len(TRANSFORMS)), bool)
     stands[:10, 2] = False
-    line = check.check_invariance(Invariance(stands, np.arange(100) >= num_lucky))
+    line = check.invariance_check(Invariance(stands, np.arange(100) >= num_lucky))
     assert line.outcome == outcome
     assert line.values["worst case"] == 0.9
     if outcome == "FAIL":
@@ -149,12 +149,12 @@ def test_a_transform_must_do_better_than_two_plain_attacks(num_lucky, outcome):
 def test_a_sharper_loss_that_finds_more_is_no_sign_of_masking():
     stands = np.ones((100, len(TRANSFORMS)), bool)
     stands[:10, list(TRANSFORMS).index("scale 10")] = False
-    assert check.check_invariance(Invariance(stands, np.ones(100, bool))).outcome == "WARN"
+    assert check.invariance_check(Invariance(stands, np.ones(100, bool))).outcome == "WARN"
 
 
 def test_double_precision_counts_what_it_alone_breaks():
     single, double = np.arange(100) >= 20, np.arange(100)[::-1] >= 20
-    line = check.check_double_precision(PrecisionVerdicts(single, double), attack="pgd")
+    line = check.double_precision_check(PrecisionVerdicts(single, double), attack="pgd")
     assert (line.outcome, line.figure) == ("FAIL", "20.0 % of the points fall in float64 only")
 
 
@@ -163,7 +163,7 @@ def test_double_precision_counts_what_it_alone_breaks():
 )
 def test_planted_examples_must_be_found_and_not_by_noise(num_found, num_by_noise, outcome):
     rows = np.arange(100)
-    line = check.check_planted(Planted(rows < 100, rows < num_found, rows < num_by_noise))
+    line = check.planted_check(Planted(rows < 100, rows < num_found, rows < num_by_noise))
     assert (line.outcome, line.topic) == (outcome, "unit test")
     assert line.figure == f"{num_found:.1f} % found by the attack, {num_by_noise:.1f} % by noise"
 
@@ -171,19 +171,19 @@ def test_planted_examples_must_be_found_and_not_by_noise(num_found, num_by_noise
 @pytest.mark.parametrize(("num_more", "outcome"), [(1, "PASS"), (3, "WARN"), (6, "FAIL")])
 def test_an_adaptive_attack_is_judged_by_what_it_adds(num_more, outcome):
     plain, adaptive = np.arange(100) >= 20, np.arange(100) >= 20 + num_more
-    line = check.check_adaptive_attack(plain, adaptive, attack="PGD from the penalty's peak")
+    line = check.adaptive_attack_check(plain, adaptive, attack="PGD from the penalty's peak")
     assert (line.outcome, line.topic, line.shows_masking) == (outcome, "defence", False)
-    assert check.check_adaptive_attack(adaptive, plain, attack="weaker").outcome == "PASS"
+    assert check.adaptive_attack_check(adaptive, plain, attack="weaker").outcome == "PASS"
 
 
 def test_the_gauge_fails_where_decisions_or_gauge_free_norms_change():
     sound = Gauge(np.zeros(4, bool), np.zeros(4), {"jacobian_l1 on logits": np.ones(4)}, {})
     moved = sound._replace(after={"jacobian_l1 on logits": np.full(4, 0.75)})
-    line = check.check_gauge(moved)
+    line = check.gauge_check(moved)
     assert line.outcome == "PASS"
     assert line.figure == "centring it changes 0.0 % of the decisions; it changes jacobian_l1 on logits by 25.0 %"
-    assert check.check_gauge(moved._replace(changes_decision=np.arange(4) < 1)).outcome == "FAIL"
-    assert check.check_gauge(moved._replace(gap=np.full(4, np.nan))).outcome == "FAIL"
+    assert check.gauge_check(moved._replace(changes_decision=np.arange(4) < 1)).outcome == "FAIL"
+    assert check.gauge_check(moved._replace(gap=np.full(4, np.nan))).outcome == "FAIL"
     free = {"jacobian_l1 on probs": np.ones(4)}
-    assert check.check_gauge(sound._replace(before=free, after=free)).outcome == "PASS"
-    assert check.check_gauge(sound._replace(before=free, after={"jacobian_l1 on probs": np.zeros(4)})).outcome == "FAIL"
+    assert check.gauge_check(sound._replace(before=free, after=free)).outcome == "PASS"
+    assert check.gauge_check(sound._replace(before=free, after={"jacobian_l1 on probs": np.zeros(4)})).outcome == "FAIL"

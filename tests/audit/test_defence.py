@@ -9,8 +9,8 @@ import pytest
 from networks import NETS, as_tree
 
 from jl1.attacks.pgd import pgd
-from jl1.audit.batches import measure
 from jl1.audit.defence import GAUGE_INVARIANT, make_gauge_step, penalty_peak, pgd_each_rival, pgd_from_peak
+from jl1.batches import measure
 from jl1.gauge import centre_output_layer
 from jl1.penalties import make_penalty
 
@@ -113,3 +113,8 @@ def test_what_is_refused():
         penalty_peak(lambda x: x.sum(1), INPUTS, epsilon=0.1, key=KEY, num_steps=0)
     with pytest.raises(ValueError, match="epsilon=2"):
         penalty_peak(lambda x: x.sum(1), INPUTS, epsilon=2, key=KEY)
+
+
+def test_the_way_to_the_peak_is_refused_in_another_norm():
+    with pytest.raises(ValueError, match="norm='l2': the peak of the penalty is looked for in L-infinity balls only"):
+        pgd_from_peak(lambda x: x, jnp.full((1, 2), 0.5), labels=jnp.array([0]), epsilon=0.1, key=KEY, norm="l2")

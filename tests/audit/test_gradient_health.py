@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jl1.attacks.objectives import OBJECTIVES, margin
-from jl1.audit.batches import measure
 from jl1.audit.gradient_health import gradient_alignment, gradient_health, make_alignment_step, make_gradient_step
+from jl1.batches import measure
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -9,8 +9,8 @@ import pytest
 
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
-from jl1.audit.batches import measure
 from jl1.audit.invariance import TRANSFORMS, make_invariance_step, transformed
+from jl1.batches import measure
 from jl1.evaluation import make_eval_step
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

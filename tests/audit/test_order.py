@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from jl1.audit.order import CHAIN, GAP, SINGLE_STEP, order_checks
+from jl1.audit.order import CHAIN, SINGLE_STEP, order_checks
+from jl1.audit.thresholds import GAP
 
 NUM_POINTS = 1000
 HONEST = {"noise": 0.96, "fgsm": 0.90, "pgd": 0.871, "pgd_long": 0.87, "standard": 0.85, "square": 0.92}

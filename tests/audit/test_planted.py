@@ -10,8 +10,8 @@ from networks import NETS, as_tree
 
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
-from jl1.audit.batches import measure
 from jl1.audit.planted import make_planted_apply_fn, make_planted_step, penultimate_features, plant
+from jl1.batches import measure
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -190,6 +190,36 @@ def test_the_strongest_attack_leaves_least_among_those_that_most_networks_stood_
     assert [choice.role for choice in choose_for_cost(found)] == ["clean", "strongest"]
 
 
+def test_networks_that_differ_in_the_warm_up_alone_are_two(real_result, tmp_path):
+    for index, (measure, warmups) in enumerate({("fgsm", 0.1): (0, 5), ("fgsm", 0.2): (0,)}.items()):
+        for warmup in warmups:
+            settings = {"adversarial__epsilon": 0.3, "adversarial__warmup_epochs": warmup, "seed": index}
+            write_run(
+                tmp_path / f"{index}-{warmup}", result_like(real_result, accuracies=((measure, 0.5),), **settings)
+            )
+    found = make_cells(read_results([tmp_path]).rows, paper_numbers()).cells
+    assert [choice.epsilon for choice in choose_for_cost(found) if choice.role == "strongest"] == [0.1]
+
+
+@pytest.mark.parametrize("change", [{"norm": "l2"}, {"when": "on the way", "epoch": 5.0}])
+def test_rows_that_no_picture_is_of_give_none(runs, tmp_path, change):
+    rows = runs.rows.assign(**change)
+    files, _ = draw_all(make_cells(rows, paper_numbers()), rows, {}, tmp_path)
+    assert files == []
+
+
+def test_a_radius_of_0_is_none_of_the_training(real_result, tmp_path):
+    for lam in (0.0, 50.0):
+        rows = ((("clean", 0.0), 0.98), *((("fgsm", epsilon), 0.9 - epsilon) for epsilon in (0.0, 0.1, 0.3)))
+        write_run(tmp_path / f"lam{lam:g}", result_like(real_result, lam=lam, accuracies=rows))
+    found = make_cells(read_results([tmp_path]).rows, paper_numbers()).cells
+    assert [(choice.role, choice.epsilon) for choice in choose_for_lambda(found)] == [
+        ("clean", 0.0),
+        ("fgsm", 0.3),
+        ("strongest", 0.1),
+    ]
+
+
 def test_all_pictures_are_written(cells, runs, tmp_path):
     files, _ = draw_all(cells, runs.rows, runs.workdirs, tmp_path)
     assert [path.name for path in files] == ["lambda.png", "curves.png", "cost-mnist.png"]

@@ -9,8 +9,11 @@ import pytest
 from synthetic import accuracy_row, evaluated_row, result_like, write_run, write_seeds
 
 from jl1.errors import UserError
+from jl1.report.cells import make_cells
 from jl1.report.columns import COLUMNS
-from jl1.report.results import read_results, write_rows
+from jl1.report.csv_rows import write_rows
+from jl1.report.paper_numbers import paper_numbers
+from jl1.report.results import read_results
 from jl1.report.run_settings import differing_fields, settings_digests
 
 
@@ -197,6 +200,50 @@ def test_a_missing_run_of_another_model_is_not_taken_for_one_of_those_there(real
     assert results.notes == [f"{tmp_path / 'sweep.json'} lists 1 runs of a kind that none is there of: {names[0]} ..."]
 
 
+def test_a_run_that_sets_more_does_not_stand_in_for_a_missing_one(real_result, tmp_path):
+    attacked = {"adversarial.epsilon": 0.1, "adversarial.method": "pgd"}
+    made = result_like(real_result, adversarial__epsilon=0.1, adversarial__method="pgd")
+    write_run(tmp_path / "mnist-C-plain-pgd0.1-seed0-bbbbbb", made)
+    runs = [
+        {"name": "mnist-C-plain-seed0-aaaaaa", "overrides": {"seed": 0}},
+        {"name": "mnist-C-plain-pgd0.1-seed0-bbbbbb", "overrides": {"seed": 0} | attacked},
+        {"name": "mnist-C-plain-pgd0.1-seed1-cccccc", "overrides": {"seed": 1} | attacked},
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema": "jl1.sweep/1", "runs": runs}))
+    results = read_results([tmp_path])
+    missing = results.rows[results.rows["status"] == "missing"]
+    assert missing[["train_epsilon", "seed"]].values.tolist() == [[0.1, "1"]]
+    (note,) = results.notes
+    assert note.endswith("lists 1 runs of a kind that none is there of: mnist-C-plain-seed0-aaaaaa ...")
+
+
+def test_a_figure_on_the_way_counts_for_the_run_that_stops_at_that_epoch_too(real_result, tmp_path):
+    for seed, num_epochs in enumerate((20, 31)):
+        made = result_like(real_result, seed=seed, accuracies=((("fgsm", 0.3), 0.1),)) | {"num_epochs": num_epochs}
+        made["at_epochs"] = [{"epoch": 20, "accuracies": [accuracy_row("fgsm", 0.3, 0.1)]}]
+        write_run(tmp_path / f"seed{seed}", made)
+    cells = make_cells(read_results([tmp_path]).rows, paper_numbers()).cells
+    assert dict(zip(cells["at_epoch"], cells["n"], strict=True)) == {0.0: 2, 20.0: 2}
+
+
+def test_what_may_not_be_looked_into_is_named_and_left_out(real_result, tmp_path, monkeypatch):
+    write_run(tmp_path / "a", result_like(real_result))
+    (tmp_path / "lost+found").mkdir()
+    is_file = Path.is_file
+
+    def refused(path):
+        if "lost+found" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))  # root may look everywhere
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    results = read_results([tmp_path])
+    assert set(results.rows["run"]) == {"a"}
+    assert results.notes == [f"{tmp_path / 'lost+found'} cannot be read: Permission denied; it is left out"]
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        read_results([tmp_path / ("x" * 300)])
+
+
 @pytest.mark.parametrize("overrides", [{"penalty.lam": "x"}, {"penalty": 3}, {"data": {}}])
 def test_a_sweep_with_fields_of_another_form_is_named(real_result, tmp_path, overrides):
     write_run(tmp_path / "a", result_like(real_result))
@@ -298,6 +345,7 @@ def test_a_spreadsheets_mark_of_unicode_is_no_part_of_a_name(tmp_path):
         ("interval_high", "90", "a number from 0 to 1"),
         ("status", "done", "finished, interrupted, missing"),
         ("when", "later", "final, on the way"),
+        ("when", "on the way", "be the epoch, 1 or more, of a figure taken on the way"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_refused_with_its_line(tmp_path, column, value, said):

@@ -82,6 +82,17 @@ def test_every_number_comes_again_from_the_rows_alone(runs, real_result, tmp_pat
     assert "40.00 (1/2)" in (tmp_path / "two" / "table.md").read_text()
 
 
+def test_the_pictures_of_an_earlier_call_go_with_its_tables(runs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    old = [out / name for name in ("curves.png", "cost-cifar10.png", "notes.png")]
+    for path in old:
+        path.write_text("old")
+    assert main(["table", f"--workdir={runs}", f"--out={out}"]) == 0
+    assert [path.name for path in old if path.exists()] == ["notes.png"]
+    assert r"\item Paper: 10 repeats" in (out / "table.tex").read_text()
+
+
 def test_damaged_files_are_warnings(runs, real_result, tmp_path):
     write_seeds(tmp_path, real_result, PLAIN)
     (tmp_path / "run-lam0-seed1" / "result.json").write_text("{")

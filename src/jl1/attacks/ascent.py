@@ -14,7 +14,7 @@ import jax
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import typed_as
+from jl1.attacks.ball import default_step, typed_as
 from jl1.attacks.norms import check_task, find_norm, random_start
 from jl1.inputs import check_floating
 from jl1.jacobian import input_gradient
@@ -66,7 +66,7 @@ def steepest_ascent(
     geometry.check(epsilon, lower, upper)
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps}: must be at least 1")
-    step_size = typed_as(centre, 2.5 * epsilon / num_steps if step_size is None else step_size)
+    step_size = typed_as(centre, default_step(epsilon, num_steps) if step_size is None else step_size)
     epsilon = typed_as(centre, epsilon)
 
     def step(_: Scalar, points: Inputs) -> Inputs:

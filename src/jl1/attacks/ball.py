@@ -35,6 +35,11 @@ def typed_as(inputs: Inputs, value: Scalar) -> Float[Array, ""]:
     return jnp.asarray(value, jnp.result_type(inputs))
 
 
+def default_step(epsilon: Scalar, num_steps: int) -> Scalar:
+    """Return 2.5 epsilon / num_steps, with which the border can be reached from anywhere inside (Madry et al. 2018)."""
+    return 2.5 * epsilon / num_steps
+
+
 def project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Move each coordinate to the nearest value within `epsilon` of `centre` and in [lower, upper]."""
     return jnp.clip(jnp.clip(points, centre - epsilon, centre + epsilon), lower, upper)

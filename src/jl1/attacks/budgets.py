@@ -51,3 +51,10 @@ BUDGETS: Mapping[str, Mapping[str, Stage]] = {
 """Stages by name. `full` is the published standard version; `few_classes` has the margin in place of the targeted DLR,
 which needs four classes; `fast` is a first look with fewer steps, targets and queries and
 without FAB."""
+
+
+def find_budget(name: str) -> Mapping[str, Stage]:
+    """Look the stages of a budget up, or say which budgets there are."""
+    if name not in BUDGETS:
+        raise ValueError(f"unknown budget {name!r}; known are {', '.join(BUDGETS)}")
+    return BUDGETS[name]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jl1.array_types import ApplyFn, Inputs, Labels, Mask, NormName, Params, PRNGKey, Scalar
-from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.budgets import Stage, find_budget
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import find_norm
 from jl1.attacks.targets import ranked_targets
@@ -112,7 +112,8 @@ def standard_attack(
     points, is_right = inputs.copy(), partial(share_rows(_is_right, static=("apply_fn",)), params, apply_fn=apply_fn)
     stands = _judge(is_right, points, labels, batch_sizes)
     broken_by = np.where(stands, "", "clean").astype(object)
-    for number, (name, stage) in enumerate(_stages(budget).items()):
+    stages = find_budget(budget) if isinstance(budget, str) else budget
+    for number, (name, stage) in enumerate(stages.items()):
         attack_fn = partial(attack_batch, params, apply_fn=apply_fn, stage=stage, space=(norm, lower, upper))
         num_began, num_rounds = int(stands.sum()), _num_rounds(stage, apply_fn, params, inputs)
         for part in _parts(stands, num_rounds, batch_sizes):
@@ -126,15 +127,6 @@ def standard_attack(
     stands = _judge(is_right, points, labels, batch_sizes)
     broken_by[stands] = ""  # rounding may differ from batch to batch, and the last word is that of the points
     return Attacked(points, broken_by, stands)
-
-
-def _stages(budget: str | Mapping[str, Stage]) -> Mapping[str, Stage]:
-    """Look a budget up, or say which there are."""
-    if not isinstance(budget, str):
-        return budget
-    if budget not in BUDGETS:
-        raise ValueError(f"unknown budget {budget!r}; known are {', '.join(BUDGETS)}")
-    return BUDGETS[budget]
 
 
 class _Part(NamedTuple):

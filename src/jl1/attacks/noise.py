@@ -7,9 +7,8 @@ from jaxtyping import Array, Int
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PRNGKey, Scalar
 from jl1.attacks.ball import typed_as
 from jl1.attacks.fgsm import predicted_labels
-from jl1.attacks.norms import check_task
+from jl1.attacks.norms import check_task, random_start
 from jl1.per_example import choose
-from jl1.shares import draw_rows
 
 
 def random_noise(
@@ -50,14 +49,12 @@ def random_noise(
     geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws}: must be at least 1")
-    inputs, epsilon = jax.lax.stop_gradient(inputs), typed_as(inputs, epsilon)
-    num_rows, *features = inputs.shape
+    inputs = jax.lax.stop_gradient(inputs)
+    ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
     def draw(carry: tuple[Int[Array, ""], Inputs, Mask]) -> tuple[Int[Array, ""], Inputs, Mask]:
         count, kept, beaten = carry
-        draw_key = jax.random.fold_in(key, count)
-        noise = draw_rows(lambda rows: geometry.in_ball(draw_key, (rows, *features), inputs.dtype), num_rows)
-        points = jnp.clip(inputs + epsilon * noise, lower, upper)
+        points = random_start(jax.random.fold_in(key, count), inputs, norm=geometry, **ball)
         wrong = predicted_labels(logits_fn, points) != labels
         return count + 1, choose(beaten, kept, points), beaten | wrong
 

@@ -1,6 +1,6 @@
 """What attacks raise: functions of logits and labels, one value an example, higher where the attack is stronger.
 
-`OBJECTIVES` take (logits, labels) and push an example out of its class; `TARGETED_OBJECTIVES` take (logits, labels,
+`OBJECTIVES` take (logits, labels) and push an example out of its class; the targeted ones take (logits, labels,
 targets) and push it into one chosen class.
 
 References:
@@ -115,9 +115,6 @@ OBJECTIVES: Mapping[str, ExampleLossFn] = {
     "dlr": dlr,
 }
 """What an untargeted attack may raise, as `loss_fn` of `pgd` and `apgd`."""
-
-TARGETED_OBJECTIVES: Mapping[str, TargetedLossFn] = {"margin": targeted_margin, "dlr": targeted_dlr}
-"""What a targeted attack may raise, as `loss_fn` of `apgd_targeted`."""
 
 
 def judge(logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: Inputs) -> tuple[PerExample, Mask]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import typed_as
+from jl1.attacks.ball import default_step, typed_as
 from jl1.attacks.norms import check_task, random_start
 from jl1.attacks.objectives import judge, look
 from jl1.per_example import choose
@@ -24,7 +24,7 @@ class _Best(NamedTuple):
 
     inputs: Inputs
     loss: PerExample
-    fooled: Mask
+    beaten: Mask
 
 
 def pgd(
@@ -83,15 +83,15 @@ def pgd(
         raise ValueError(f"num_restarts={num_restarts} needs a key: without random starts all are the same")
     if key is not None and start is not None:
         raise ValueError("key and start are both given: the walk begins at a random point or at a given one")
-    step_size = typed_as(inputs, 2.5 * epsilon / num_steps if step_size is None else step_size)
+    step_size = typed_as(inputs, default_step(epsilon, num_steps) if step_size is None else step_size)
     ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
     of_network = (logits_fn, loss_fn, labels)
 
     def step(_: Scalar, carry: tuple[Inputs, _Best]) -> tuple[Inputs, _Best]:
         points, best = carry
-        gradient, losses, fooled = look(*of_network, points)
-        best = _keep_better(best, _Best(points, losses, fooled))
+        gradient, losses, wrong = look(*of_network, points)
+        best = _keep_better(best, _Best(points, losses, wrong))
         return geometry.project(points + step_size * geometry.ascent(gradient), inputs, **ball), best
 
     def restart(index: Scalar, best: _Best) -> _Best:
@@ -109,9 +109,9 @@ def pgd(
 
 def _keep_better(best: _Best, new: _Best) -> _Best:
     """Keep, for every example, the misclassified point before any other, then the higher loss."""
-    better = jnp.where(new.fooled == best.fooled, new.loss > best.loss, new.fooled)
+    better = jnp.where(new.beaten == best.beaten, new.loss > best.loss, new.beaten)
     return _Best(
         choose(better, new.inputs, best.inputs),
         jnp.where(better, new.loss, best.loss),
-        jnp.where(better, new.fooled, best.fooled),
+        jnp.where(better, new.beaten, best.beaten),
     )

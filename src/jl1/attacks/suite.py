@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from jl1.attacks.apgd import apgd
-from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.budgets import BUDGETS, Stage, find_budget
 from jl1.attacks.fab import fab
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
@@ -31,9 +31,10 @@ def make_suite(*, budget: str = "fast", pgd_steps: int = 100, pgd_restarts: int 
         Stages by name; none for `clean`. Keep the object: equal ones compile anew.
 
     Raises:
-        KeyError: An unknown budget.
+        ValueError: An unknown budget.
     """
-    part = {**BUDGETS["full"], **BUDGETS[budget]}
+    ensemble = find_budget(budget)
+    part = {**BUDGETS["full"], **ensemble}
     pgd_fn = partial(pgd, num_steps=pgd_steps)
     num_steps = strength(part["apgd_ce"])["num_steps"]
     single = {
@@ -48,7 +49,12 @@ def make_suite(*, budget: str = "fast", pgd_steps: int = 100, pgd_restarts: int 
         "fab_t": part["fab_t"],
         "square": part["square"],
     }
-    return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
+    return as_suite(single, ensemble)
+
+
+def as_suite(single: Mapping[str, Stage], ensemble: Mapping[str, Stage]) -> Suite:
+    """Put attacks of one stage between `clean`, which has none, and the ensemble."""
+    return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": ensemble}
 
 
 def strength(stage: Stage) -> dict[str, Any]:

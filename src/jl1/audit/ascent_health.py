@@ -12,19 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jl1.array_types import (
-    ApplyFn,
-    ExampleLossFn,
-    Inputs,
-    Labels,
-    LogitsFn,
-    Mask,
-    Params,
-    PerExample,
-    PRNGKey,
-    Scalar,
-)
-from jl1.attacks.ball import check_radius, project, typed_as
+from jl1.array_types import ApplyFn, ExampleLossFn, Inputs, Labels, LogitsFn, Mask, Params, PerExample, PRNGKey, Scalar
+from jl1.attacks.ball import check_radius, default_step, typed_as
 from jl1.attacks.norms import LINF, random_start
 from jl1.attacks.objectives import look
 
@@ -91,13 +80,13 @@ def ascent_health(
     check_radius(epsilon, lower, upper)
     if num_steps < 2:
         raise ValueError(f"num_steps={num_steps}: must be at least 2, to tell the last steps from those before")
-    step_size = typed_as(inputs, 2.5 * epsilon / num_steps)
+    step_size = typed_as(inputs, default_step(epsilon, num_steps))
     ball = {"epsilon": typed_as(inputs, epsilon), "lower": lower, "upper": upper}
 
     of_network = (logits_fn, loss_fn, labels)
 
     def step(_: Scalar, walk: _Walk) -> _Walk:
-        points = project(walk.points + step_size * jnp.sign(walk.gradient), inputs, **ball)
+        points = LINF.project(walk.points + step_size * LINF.ascent(walk.gradient), inputs, **ball)
         gradient, losses, broken = look(*of_network, points)
         return _Walk(points, gradient, jnp.maximum(walk.best_loss, losses), walk.was_broken | broken, broken)
 

@@ -5,12 +5,12 @@ from functools import partial
 
 from jl1.array_types import LogitsFn
 from jl1.attacks.ascent import pgd_last_point
-from jl1.attacks.budgets import BUDGETS, Stage
+from jl1.attacks.budgets import Stage, find_budget
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import targeted_dlr
 from jl1.attacks.pgd import pgd
-from jl1.attacks.suite import Suite
+from jl1.attacks.suite import Suite, as_suite
 from jl1.attacks.transfer import transfer
 
 
@@ -25,23 +25,24 @@ def make_audit_suite(budget: str, *, source_logits_fn: LogitsFn | None = None) -
         Stages by name, the weakest first; none for `clean`. Keep the object: equal ones compile anew.
 
     Raises:
-        KeyError: An unknown budget.
+        ValueError: An unknown budget.
 
     Example:
         >>> list(make_audit_suite("fast"))
         ['clean', 'noise', 'fgsm', 'pgd', 'pgd_long', 'square', 'standard']
     """
+    ensemble = find_budget(budget)
     single = {
         "noise": Stage(partial(random_noise, num_draws=100)),
         "fgsm": Stage(fgsm),
         "pgd": Stage(partial(pgd, num_steps=40), num_restarts=1),
         "pgd_long": Stage(partial(pgd, num_steps=100), num_restarts=10),
-        "square": BUDGETS[budget]["square"],
+        "square": ensemble["square"],
     }
     if source_logits_fn is not None:
         # 40 steps to the end: what only just deceives one network does not deceive another
         single["transfer"] = Stage(transfer(partial(pgd_last_point, num_steps=40), source_logits_fn))
-    return {"clean": {}} | {name: {name: stage} for name, stage in single.items()} | {"standard": BUDGETS[budget]}
+    return as_suite(single, ensemble)
 
 
 def uses_targeted_dlr(suite: Suite) -> bool:

@@ -69,7 +69,7 @@ def outcome_above(value: float, *, warn: float, fail: float) -> Outcome:
     return "WARN" if value <= fail else "FAIL"
 
 
-def check_gradients(health: GradientHealth, *, loss: str) -> Check:
+def gradient_check(health: GradientHealth, *, loss: str) -> Check:
     """Judge whether a loss, by its name, has a gradient to follow at every point."""
     values = {
         "zero": _share(health.is_zero),
@@ -92,7 +92,7 @@ def check_gradients(health: GradientHealth, *, loss: str) -> Check:
     )
 
 
-def check_alignment(cosines: PerExample | np.ndarray, *, loss: str) -> Check:
+def alignment_check(cosines: PerExample | np.ndarray, *, loss: str) -> Check:
     """Judge whether the gradient of a loss points one way inside the ball."""
     mean = float(np.mean(cosines))
     return Check(
@@ -107,7 +107,7 @@ def check_alignment(cosines: PerExample | np.ndarray, *, loss: str) -> Check:
     )
 
 
-def check_convergence(health: AscentHealth, *, loss: str) -> Check:
+def convergence_check(health: AscentHealth, *, loss: str) -> Check:
     """Judge whether the walks on the points that stand had come to an end."""
     standing = ~np.asarray(health.is_broken | health.was_broken)
     rising = _share(np.asarray(health.late_rise)[standing] > LATE_RISE) if standing.any() else 0.0
@@ -122,7 +122,7 @@ def check_convergence(health: AscentHealth, *, loss: str) -> Check:
     )
 
 
-def check_lost_iterates(health: AscentHealth, *, loss: str) -> Check:
+def lost_iterates_check(health: AscentHealth, *, loss: str) -> Check:
     """Judge whether the last iterate loses adversarial examples that the walk has met."""
     lost = _share(health.was_broken & ~health.is_broken)
     return Check(
@@ -136,7 +136,7 @@ def check_lost_iterates(health: AscentHealth, *, loss: str) -> Check:
     )
 
 
-def check_invariance(invariance: Invariance) -> Check:
+def invariance_check(invariance: Invariance) -> Check:
     """Judge whether shifted, scaled or centred logits break points that the plain ones do not.
 
     What `SHARPENED` adds is a warning at most: it nears the margin, which is another loss, and it cures no saturation.
@@ -160,7 +160,7 @@ def check_invariance(invariance: Invariance) -> Check:
     )
 
 
-def check_double_precision(verdicts: PrecisionVerdicts, *, attack: str) -> Check:
+def double_precision_check(verdicts: PrecisionVerdicts, *, attack: str) -> Check:
     """Judge whether an attack, by its name, breaks points in float64 that it does not in float32."""
     return _check_beside(
         verdicts.stands_single,
@@ -173,7 +173,7 @@ def check_double_precision(verdicts: PrecisionVerdicts, *, attack: str) -> Check
     )
 
 
-def check_planted(planted: Planted) -> Check:
+def planted_check(planted: Planted) -> Check:
     """Judge whether the attack finds adversarial examples that are known to exist."""
     found, noise = _share(planted.found), _share(planted.found_by_noise)
     return Check(
@@ -189,7 +189,7 @@ def check_planted(planted: Planted) -> Check:
     )
 
 
-def check_adaptive_attack(stands: Mask | np.ndarray, stands_adaptive: Mask | np.ndarray, *, attack: str) -> Check:
+def adaptive_attack_check(stands: Mask | np.ndarray, stands_adaptive: Mask | np.ndarray, *, attack: str) -> Check:
     """Judge whether an attack on the defence itself breaks points that stand under all others."""
     return _check_beside(
         stands,
@@ -202,7 +202,7 @@ def check_adaptive_attack(stands: Mask | np.ndarray, stands_adaptive: Mask | np.
     )
 
 
-def check_gauge(gauge: Gauge) -> Check:
+def gauge_check(gauge: Gauge) -> Check:
     """Judge whether centring the output layer leaves decisions and gauge-free penalties as they are."""
     before, after = ({name: float(np.mean(of)) for name, of in norms.items()} for norms in (gauge.before, gauge.after))
     changes = {name: abs(after[name] / before[name] - 1) if before[name] else 0.0 for name in before}

@@ -4,17 +4,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from jl1.audit.check import Check
-from jl1.audit.order import GAP, SINGLE_STEP
+from jl1.audit.order import SINGLE_STEP
+from jl1.audit.thresholds import GAP, GUESSING, WITHSTOOD
 
 Finding = Literal[
     "no classifier", "single step only", "not robust", "masked", "not to be trusted", "FGSM overstates", "holds"
 ]
-
-GUESSING = 0.1
-"""A network that gets no more than this share of the way from chance to all points right does not classify."""
-
-WITHSTOOD = 0.8
-"""Share of the accuracy without attack that FGSM must leave before a network is called robust to single steps."""
 
 
 class Conclusion(NamedTuple):

@@ -13,7 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Mask, Params, PenaltyFn, PerExample, PRNGKey, Scalar
+from jl1.array_types import (
+    ApplyFn,
+    Inputs,
+    Labels,
+    LogitsFn,
+    Mask,
+    NormName,
+    Params,
+    PenaltyFn,
+    PerExample,
+    PRNGKey,
+    Scalar,
+)
 from jl1.attacks.ball import check_radius, project, typed_as
 from jl1.attacks.norms import LINF, random_start
 from jl1.attacks.objectives import targeted_margin
@@ -88,7 +100,7 @@ def pgd_from_peak(
     epsilon: Scalar,
     key: PRNGKey,
     penalty_fn: PenaltyFn | None = None,
-    num_peak_steps: int = 20,
+    norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
     **options: Any,
@@ -102,14 +114,19 @@ def pgd_from_peak(
         epsilon: L-infinity radius, at least 0; may be traced.
         key: Fixes the way to the peak.
         penalty_fn: From `penalties.make_penalty`; ||J||_{1,1} of the logits, one output at a time, unless given.
-        num_peak_steps: Steps of `penalty_peak`.
+        norm: "linf" and no other.
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
         **options: Of `attacks.pgd.pgd`: `num_steps`, `step_size`, `loss_fn`.
 
     Returns:
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
+
+    Raises:
+        ValueError: As `attacks.pgd.pgd`, and for another norm.
     """
+    if norm != "linf":
+        raise ValueError(f"norm={norm!r}: the peak of the penalty is looked for in L-infinity balls only")
     penalty_fn = make_penalty("jacobian_l1") if penalty_fn is None else penalty_fn
     ball = {"epsilon": epsilon, "lower": lower, "upper": upper}
     peak_key, penalty_key = jax.random.split(key)
@@ -117,7 +134,7 @@ def pgd_from_peak(
     def penalty(points: Inputs) -> PerExample:
         return penalty_fn(logits_fn, points, labels=labels, key=penalty_key)
 
-    start = penalty_peak(penalty, inputs, key=peak_key, num_steps=num_peak_steps, **ball)
+    start = penalty_peak(penalty, inputs, key=peak_key, **ball)
     return pgd(logits_fn, inputs, labels=labels, key=None, start=start, **ball, **options)
 
 

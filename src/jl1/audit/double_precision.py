@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jl1.array_types import ApplyFn, Inputs, Labels, LogitsFn, Params, Scalar
 from jl1.attacks.fgsm import predicted_labels
-from jl1.audit.batches import measure
+from jl1.batches import measure
 
 KeylessAttackFn = Callable[..., Inputs]
 """An attack without randomness: (logits_fn, inputs, labels=..., epsilon=...) to points."""

@@ -12,24 +12,24 @@ from jl1.attacks.fgsm import fgsm
 from jl1.attacks.objectives import OBJECTIVES
 from jl1.attacks.pgd import pgd
 from jl1.audit.ascent_health import make_ascent_step
-from jl1.audit.batches import measure
 from jl1.audit.check import (
     Check,
-    check_adaptive_attack,
-    check_alignment,
-    check_convergence,
-    check_double_precision,
-    check_gauge,
-    check_gradients,
-    check_invariance,
-    check_lost_iterates,
-    check_planted,
+    adaptive_attack_check,
+    alignment_check,
+    convergence_check,
+    double_precision_check,
+    gauge_check,
+    gradient_check,
+    invariance_check,
+    lost_iterates_check,
+    planted_check,
 )
 from jl1.audit.defence import make_gauge_step, pgd_each_rival, pgd_from_peak
 from jl1.audit.double_precision import precision_verdicts
 from jl1.audit.gradient_health import make_alignment_step, make_gradient_step
 from jl1.audit.invariance import make_invariance_step
 from jl1.audit.planted import FeaturesFn, make_planted_step
+from jl1.batches import measure
 from jl1.evaluation import make_eval_step
 
 NUM_STEPS = 40
@@ -138,13 +138,13 @@ def _gradients(subject: Subject, norms: dict[str, np.ndarray]) -> Iterator[Check
             continue
         health = subject.measure(make_gradient_step(subject.apply_fn, loss_fn=loss_fn))
         norms[_LOSS_NAMES[name]] = health.l1_norm
-        yield check_gradients(health, loss=_LOSS_NAMES[name])
+        yield gradient_check(health, loss=_LOSS_NAMES[name])
 
 
 def _alignment(subject: Subject) -> Iterator[Check]:
     """Look whether the gradient points one way in the ball."""
     cosines = subject.measure_in_ball(make_alignment_step(subject.apply_fn, loss_fn=OBJECTIVES["ce"]))
-    yield check_alignment(cosines, loss=_LOSS_NAMES["ce"])
+    yield alignment_check(cosines, loss=_LOSS_NAMES["ce"])
 
 
 def _ascents(subject: Subject) -> Iterator[Check]:
@@ -152,14 +152,14 @@ def _ascents(subject: Subject) -> Iterator[Check]:
     for name in ("ce", "margin"):
         step = make_ascent_step(subject.apply_fn, loss_fn=OBJECTIVES[name], num_steps=NUM_STEPS)
         health = subject.measure_in_ball(step)
-        yield check_convergence(health, loss=_LOSS_NAMES[name])
-        yield check_lost_iterates(health, loss=_LOSS_NAMES[name])
+        yield convergence_check(health, loss=_LOSS_NAMES[name])
+        yield lost_iterates_check(health, loss=_LOSS_NAMES[name])
 
 
 def _invariance(subject: Subject) -> Iterator[Check]:
     """Attack through transformed logits."""
     attack_fn = partial(pgd, num_steps=NUM_STEPS)
-    yield check_invariance(subject.measure_in_ball(make_invariance_step(subject.apply_fn, attack_fn=attack_fn)))
+    yield invariance_check(subject.measure_in_ball(make_invariance_step(subject.apply_fn, attack_fn=attack_fn)))
 
 
 def _double_precision(subject: Subject) -> Iterator[Check]:
@@ -173,13 +173,13 @@ def _double_precision(subject: Subject) -> Iterator[Check]:
         attack_fn=fgsm,
         batch_size=min(subject.batch_size, _NUM_DOUBLE),
     )
-    yield check_double_precision(verdicts, attack="FGSM")
+    yield double_precision_check(verdicts, attack="FGSM")
 
 
 def _planted(subject: Subject, features_fn: FeaturesFn) -> Iterator[Check]:
     """Put the attack to its unit test."""
     step = make_planted_step(features_fn, attack_fn=partial(pgd, num_steps=NUM_STEPS), num_draws=NUM_STEPS + 1)
-    yield check_planted(subject.measure_in_ball(step))
+    yield planted_check(subject.measure_in_ball(step))
 
 
 def _adaptive(subject: Subject, broken: np.ndarray) -> Iterator[Check]:
@@ -191,9 +191,9 @@ def _adaptive(subject: Subject, broken: np.ndarray) -> Iterator[Check]:
         step = make_eval_step(subject.apply_fn, attack_fn=partial(attack_fn, num_steps=NUM_STEPS))
         stands = subject.measure_in_ball(step, batch_size=size)
         broken |= subject.stands & ~stands
-        yield check_adaptive_attack(subject.stands, stands, attack=name)
+        yield adaptive_attack_check(subject.stands, stands, attack=name)
 
 
 def _gauge(subject: Subject) -> Iterator[Check]:
     """Centre the output layer."""
-    yield check_gauge(subject.measure(make_gauge_step(subject.apply_fn), batch_size=min(subject.batch_size, _COSTLY)))
+    yield gauge_check(subject.measure(make_gauge_step(subject.apply_fn), batch_size=min(subject.batch_size, _COSTLY)))

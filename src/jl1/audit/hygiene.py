@@ -11,14 +11,12 @@ import numpy as np
 from jl1.array_types import Inputs, LogitsFn
 from jl1.audit.check import Check, Outcome
 from jl1.audit.order import Standing
+from jl1.audit.thresholds import WIDE
 from jl1.classifier_check import check_classifier
 from jl1.evaluation import accuracy_interval
 
 CLASSES_OF_TARGETED_DLR = 4
 """Fewest classes for the targeted DLR loss of the published ensemble (arXiv:2003.01690, eq. 7)."""
-
-WIDE = 0.06
-"""Width of a 95 % interval from which on an accuracy is no more than a first look."""
 
 
 def network_checks(logits_fn: LogitsFn, inputs: Inputs, *, targeted_dlr: bool) -> list[Check]:

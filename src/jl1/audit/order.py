@@ -14,6 +14,7 @@ import numpy as np
 
 from jl1.attacks.suite import luck
 from jl1.audit.check import Check, Outcome, outcome_above
+from jl1.audit.thresholds import CONVERGED, GAP
 
 Standing = Mapping[tuple[str, float], np.ndarray]
 """Which points stand, bool `[n]`, by attack and radius; `("clean", 0.0)` has those that are right without attack."""
@@ -26,12 +27,6 @@ WHITE_BOX = ("fgsm", "pgd", "pgd_long")
 
 SINGLE_STEP = "FGSM tells the same as the ensemble"
 """Name of the check whose failure is a finding of its own."""
-
-GAP = 0.1
-"""FGSM may leave so much more than the ensemble before it overstates the accuracy."""
-
-CONVERGED = 0.005
-"""Of accuracy, that more steps and restarts may take."""
 
 LARGE_RADIUS = 0.5
 """In a range of [0, 1] every image can be made grey, so that no more than one class is left (arXiv:1902.06705)."""

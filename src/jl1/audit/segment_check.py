@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from jl1.array_types import Params, Scalar
 from jl1.attacks.fgsm import fgsm
-from jl1.audit.batches import measure
 from jl1.audit.check import Check, Outcome
+from jl1.batches import measure
 from jl1.models import SequentialNet, make_apply_fn
 from jl1.segments import SegmentNorms, segment_gradient_norms
 

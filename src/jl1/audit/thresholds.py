@@ -44,3 +44,20 @@ EASY = 0.5
 
 GAUGE_CHANGE = 1e-2
 """Relative change of a penalty, or of the centred logits, that the gauge must not change."""
+
+GAP = 0.1
+"""FGSM may leave so much more than the ensemble before it overstates the accuracy (own choice)."""
+
+CONVERGED = 0.005
+"""Of accuracy, that more steps and restarts may take: [1], Sec. 5.4, asks that they take next to none (own number)."""
+
+WIDE = 0.06
+"""Width of a 95 % interval from which on an accuracy is no more than a first look (own choice)."""
+
+GUESSING = 0.1
+"""A network that gets no more than this share of the way from chance to all points right does not
+classify (own choice)."""
+
+WITHSTOOD = 0.8
+"""Share of the accuracy without attack that FGSM must leave before a network is called robust to single
+steps (own choice)."""

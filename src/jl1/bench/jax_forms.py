@@ -13,24 +13,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jl1.array_types import AttackFn, Inputs, Labels, LogitsFn, Params, PerExample, PRNGKey
+from jl1.array_types import AttackFn, Inputs, Labels, LogitsFn, Params, PenaltyFn, PerExample, PRNGKey
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.pgd import pgd
 from jl1.bench.step_problem import StepProblem, create_problem, export_problem
 from jl1.closed_form import make_closed_form_gradient
-from jl1.estimators import (
-    jacobian_l1_finite_difference,
-    jacobian_l1_random_sign,
-    jacobian_l1_sampled_classes,
-    jacobian_l21_projected,
-)
 from jl1.evaluation import make_eval_step
 from jl1.gradients import GradientFn, make_gradient
+from jl1.hyperparameters import Hyperparameters
 from jl1.jacobian import l1_jacobian_norm
 from jl1.losses import LossTerms, cross_entropy, penalised_loss
 from jl1.models import make_apply_fn
 from jl1.penalties import OUTPUTS, make_penalty
-from jl1.training import Examples, Hyperparameters, TrainState, make_epoch, make_train_step, zero_totals
+from jl1.training import Examples, TrainState, make_epoch, make_train_step, zero_totals
 
 __all__ = ["FORMS", "create_problem", "export_problem", "make_form", "to_arrays"]
 
@@ -38,9 +33,6 @@ _MATRIX_SIZE = 1024
 
 Form = tuple[Callable[[], Any], dict[str, Any]]
 """A function that computes once and returns when it is done, and what the compiler knows of it."""
-
-KeyedPenalty = Callable[..., PerExample]
-"""Called as penalty(logits_fn, inputs, labels=..., key=...); exact ones ignore the key."""
 
 
 def make_form(problem: StepProblem, name: str) -> Form:
@@ -91,45 +83,23 @@ def _closed_form(problem: StepProblem, *, outputs: str = "logits") -> GradientFn
     return make_closed_form_gradient(problem.module, outputs=outputs, loss_fn=loss_fn, **problem.closed_form)
 
 
-def _automatic(problem: StepProblem, *, penalty: KeyedPenalty | None = None, library: bool = False) -> GradientFn:
+def _automatic(problem: StepProblem, *, penalty_fn: PenaltyFn | None = None, library: bool = False) -> GradientFn:
     """Differentiate automatically; `library`: with the library's convolutions."""
 
     def terms_fn(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, lam: Any, key: PRNGKey, **_: Any) -> LossTerms:
-        penalty_fn = None if penalty is None else partial(penalty, key=key)
-        loss_fn = partial(cross_entropy, smoothing=problem.smoothing)
-        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=penalty_fn, loss_fn=loss_fn)
+        options = {"penalty_fn": penalty_fn, "loss_fn": partial(cross_entropy, smoothing=problem.smoothing)}
+        return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, key=key, **options)
 
     module = problem.module.clone(convolution="library") if library else problem.module
     return make_gradient(make_apply_fn(module), terms_fn=terms_fn)
 
 
-def _exact(outputs: str) -> KeyedPenalty:
-    """Take the rows of the Jacobian one after another, each for the whole batch."""
-    penalty_fn = make_penalty("jacobian_l1", outputs=outputs)
-
-    def penalty(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey) -> PerExample:
-        del key  # nothing is random
-        return penalty_fn(logits_fn, inputs, labels=labels)
-
-    return penalty
-
-
-def _by_definition(outputs: str) -> KeyedPenalty:
+def _by_definition(outputs: str) -> PenaltyFn:
     """Take the Jacobian as a textbook does: vmap(jacrev)."""
 
-    def penalty(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey) -> PerExample:
+    def penalty(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey | None = None) -> PerExample:
         del labels, key  # the Jacobian does not depend on them
         return l1_jacobian_norm(lambda one: OUTPUTS[outputs](logits_fn(one[None]))[0], inputs)
-
-    return penalty
-
-
-def _estimate(estimator: Callable[..., PerExample]) -> KeyedPenalty:
-    """Take an estimator on the logits, with its default number of draws."""
-
-    def penalty(logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, key: PRNGKey) -> PerExample:
-        del labels  # the Jacobian does not depend on them
-        return estimator(logits_fn, inputs, key=key)
 
     return penalty
 
@@ -189,14 +159,14 @@ GRADIENTS: Mapping[str, Callable[[StepProblem], GradientFn]] = {
     "closed form probs": partial(_closed_form, outputs="probs"),
     "closed form centred_logits": partial(_closed_form, outputs="centred_logits"),
     "closed form log_probs": partial(_closed_form, outputs="log_probs"),
-    "estimate sampled_classes": partial(_automatic, penalty=_estimate(jacobian_l1_sampled_classes)),
-    "estimate finite_difference": partial(_automatic, penalty=_estimate(jacobian_l1_finite_difference)),
-    "estimate random_sign": partial(_automatic, penalty=_estimate(jacobian_l1_random_sign)),
-    "estimate l21_projected": partial(_automatic, penalty=_estimate(jacobian_l21_projected)),
-    "automatic logits": partial(_automatic, penalty=_exact("logits")),
-    "automatic probs": partial(_automatic, penalty=_exact("probs")),
-    "textbook logits": partial(_automatic, penalty=_by_definition("logits"), library=True),
-    "textbook probs": partial(_automatic, penalty=_by_definition("probs"), library=True),
+    "estimate sampled_classes": partial(_automatic, penalty_fn=make_penalty("jacobian_l1_sampled_classes")),
+    "estimate finite_difference": partial(_automatic, penalty_fn=make_penalty("jacobian_l1_finite_difference")),
+    "estimate random_sign": partial(_automatic, penalty_fn=make_penalty("jacobian_l1_random_sign")),
+    "estimate l21_projected": partial(_automatic, penalty_fn=make_penalty("jacobian_l21_projected")),
+    "automatic logits": partial(_automatic, penalty_fn=make_penalty("jacobian_l1")),
+    "automatic probs": partial(_automatic, penalty_fn=make_penalty("jacobian_l1", outputs="probs")),
+    "textbook logits": partial(_automatic, penalty_fn=_by_definition("logits"), library=True),
+    "textbook probs": partial(_automatic, penalty_fn=_by_definition("probs"), library=True),
 }
 """The gradients of the mean loss of a batch."""
 

@@ -1,6 +1,5 @@
 """The picture bench.png: milliseconds by form and model. Needs matplotlib."""
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,6 @@ _COLOURS = {
     "torch": "#a8324a",
 }
 """By the first word of a form's name."""
-
-
-def can_draw() -> bool:
-    """Say whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def drawn_tables(content: Mapping[str, Any]) -> list[Table]:

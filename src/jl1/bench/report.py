@@ -5,7 +5,8 @@ from typing import Any
 
 from jl1 import text_tables
 from jl1.bench.bench_record import BENCH_FILE, BenchRecord, Table, milliseconds
-from jl1.bench.picture import can_draw, draw, drawn_tables
+from jl1.bench.picture import draw, drawn_tables
+from jl1.pictures.style import NO_PICTURES, have_matplotlib
 from jl1.text_tables import Layout
 
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
@@ -90,9 +91,8 @@ def write_report(record: BenchRecord) -> str:
     paths[1].write_text(as_markdown(record.content))
     if not drawn_tables(record.content):
         return f"files: {', '.join(map(str, paths))}"
-    if not can_draw():
-        how = "pip install '.[plots]' in jl1's checkout"
-        return f"files: {', '.join(map(str, paths))} (a picture needs matplotlib: {how})"
+    if not have_matplotlib():
+        return f"files: {', '.join(map(str, paths))} ({NO_PICTURES})"
     draw(record.content, record.folder / "bench.png")
     return f"files: {', '.join(map(str, [*paths, record.folder / 'bench.png']))}"
 

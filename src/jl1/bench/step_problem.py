@@ -104,9 +104,8 @@ def exact_operations(module: SequentialNet, input_shape: tuple[int, ...]) -> int
 
 def _all_layers(module: SequentialNet) -> tuple[Conv | Dense, ...]:
     """Return the hidden layers and the last."""
-    layers = (*module.hidden, Dense(module.num_classes))
-    assert all(isinstance(layer, Conv | Dense) for layer in layers), "Table 1 has no other layers"
-    return tuple(layer for layer in layers if isinstance(layer, Conv | Dense))
+    assert all(isinstance(layer, Conv | Dense) for layer in module.layers), "Table 1 has no other layers"
+    return tuple(layer for layer in module.layers if isinstance(layer, Conv | Dense))
 
 
 def _positions(size: int, layer: Conv) -> int:

@@ -12,7 +12,7 @@ from jl1.auditor import AuditOptions, audit_run
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
 from jl1.display import show_audit
 from jl1.errors import UserError
-from jl1.pictures.style import have_matplotlib
+from jl1.pictures.style import NO_PICTURES, have_matplotlib
 from jl1.reporters import open_reporter
 from jl1.run_lock import hold_run
 from jl1.terminal import open_console
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
             pictures = draw_audit(workdir, audited) if have_matplotlib() else {}
             page = write_page(workdir, audited.content, audited.trained.config, pictures)
         if not pictures:
-            reporter.notice("no pictures: they need matplotlib (pip install '.[plots]' in jl1's checkout)")
+            reporter.notice(NO_PICTURES)
     show_audit(console, audited.content, page)
     return 0
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jl1.data_cache import write_atomically
+from jl1.atomic_files import write_atomically
 from jl1.errors import UserError
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -44,6 +44,10 @@ _RC: dict[Any, Any] = {  # a type checker knows the names of the installed versi
 }
 
 
+NO_PICTURES = "no pictures: they need matplotlib (pip install '.[plots]' in jl1's checkout)"
+"""What is said where `have_matplotlib` says no."""
+
+
 def have_matplotlib() -> bool:
     """Say whether pictures can be drawn."""
     return importlib.util.find_spec("matplotlib") is not None
@@ -56,7 +60,7 @@ def require_matplotlib() -> None:
         UserError: matplotlib is not installed.
     """
     if not have_matplotlib():
-        raise UserError("pictures need the package matplotlib: pip install '.[plots]' in jl1's checkout")
+        raise UserError(NO_PICTURES)
 
 
 @contextmanager

@@ -9,14 +9,8 @@ import pandas as pd
 from jl1.report.columns import FINISHED, ON_THE_WAY
 from jl1.report.frames import Frame
 from jl1.report.paper_numbers import NUM_EXAMPLES, NUM_REPEATS, PAPER_KEYS
-from jl1.report.run_settings import SETTING_COLUMNS
+from jl1.report.run_settings import GROUP_COLUMNS, NETWORK_COLUMNS, SETTING_COLUMNS
 from jl1.report.summaries import holm, standard_error_of_difference, summarise, welch_p
-
-GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
-"""What networks have in common that are set side by side: all but the penalty and the seed."""
-
-PENALTY_COLUMNS = ("penalty", "outputs", "scale", "lam")
-"""What is compared within a group."""
 
 MEASURE_COLUMNS = ("at_epoch", "epsilon", "norm", "attack", "strength", "labels", "points", "rule", "num_examples")
 """What tells one measured quantity of a network from another; `at_epoch` 0 is the end of the training."""
@@ -25,7 +19,7 @@ TRUE_LABELS = "true"
 """Of what is tested and laid out: FGSM on predicted labels differs from it by the points that are wrong without attack,
 and a test of both would count one difference twice."""
 
-_KEYS = [*GROUP_COLUMNS, *PENALTY_COLUMNS, *MEASURE_COLUMNS]
+_KEYS = [*GROUP_COLUMNS, *NETWORK_COLUMNS, *MEASURE_COLUMNS]
 _LABELS = _KEYS.index("labels")
 
 
@@ -130,7 +124,7 @@ def _cell(key: tuple[Any, ...], by_cell: dict[Hashable, np.ndarray]) -> tuple[An
     """Summarise one cell, and test it against the one of lambda 0."""
     values = by_cell.get(key, np.empty(0))
     summary = summarise(values.tolist())
-    start, end = len(GROUP_COLUMNS), len(GROUP_COLUMNS) + len(PENALTY_COLUMNS)
+    start, end = len(GROUP_COLUMNS), len(GROUP_COLUMNS) + len(NETWORK_COLUMNS)
     baseline = by_cell.get((*key[:start], "none", "", "", 0.0, *key[end:]))
     if key[end - 1] == 0 or baseline is None or not len(values):
         return (*key, *summary, np.nan, np.nan)

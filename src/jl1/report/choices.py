@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jl1.report.cells import MEASURE_COLUMNS, PENALTY_COLUMNS, TRUE_LABELS
+from jl1.report.cells import MEASURE_COLUMNS, TRUE_LABELS
 from jl1.report.frames import Frame, first_row
 from jl1.report.names import attack_rank, has_several_points, measure_name
+from jl1.report.run_settings import SETTING_COLUMNS
 
 _PAPER_EPSILON = 0.3  # Sec. 4.1
+_RADII_OVER_COST = 3
 
 
 class Choice(NamedTuple):
@@ -38,6 +40,8 @@ def choose_for_lambda(cells: Frame) -> list[Choice]:
         Up to four, none twice.
     """
     cells = _in_linf(cells)
+    if not len(cells):
+        return []
     epsilons = _epsilons(cells)
     preferred = [radius for radius in (cells["train_epsilon"].iloc[0], _PAPER_EPSILON) if radius in epsilons]
     radius = (preferred or epsilons[-1:] or [0.0])[0]
@@ -51,17 +55,16 @@ def choose_for_lambda(cells: Frame) -> list[Choice]:
     return list({choice.name: choice for choice in reversed(found)}.values())[::-1]
 
 
-def choose_for_cost(cells: Frame, num_epsilons: int = 3) -> list[Choice]:
-    """Choose what is drawn over cost: clean, and the strongest attack at up to `num_epsilons` radii.
+def choose_for_cost(cells: Frame) -> list[Choice]:
+    """Choose what is drawn over cost: clean, and the strongest attack at up to three radii.
 
     Args:
-        cells: Of one data set.
-        num_epsilons: At most so many, the smallest of those that most networks were attacked at.
+        cells: Of one data set; the radii are the smallest of those that most networks were attacked at.
     """
     cells = _in_linf(cells)
     choices = [
         _best_covered(cells[cells["attack"] == "clean"], "clean"),
-        *(strongest(cells, epsilon) for epsilon in sorted(_widest_epsilons(cells)[:num_epsilons])),
+        *(strongest(cells, epsilon) for epsilon in sorted(_widest_epsilons(cells)[:_RADII_OVER_COST])),
     ]
     return [choice for choice in choices if choice is not None]
 
@@ -89,8 +92,8 @@ def _in_linf(cells: Frame) -> Frame:
 
 
 def _attacked(cells: Frame) -> Frame:
-    """Return the cells under attack that have a figure, taken at the end of the training."""
-    return cells[(cells["attack"] != "clean") & (cells["n"] > 0) & (cells["at_epoch"] == 0)]
+    """Return the cells under attack, at a radius, that have a figure, taken at the end of the training."""
+    return cells[(cells["attack"] != "clean") & (cells["epsilon"] > 0) & (cells["n"] > 0) & (cells["at_epoch"] == 0)]
 
 
 def _epsilons(cells: Frame) -> list[float]:
@@ -121,7 +124,7 @@ def _measured(cells: Frame) -> Sequence[Frame]:
 
 def _coverage(cells: Frame) -> int:
     """Count the networks."""
-    return len(cells[["dataset", "model", "method", "train_epsilon", "settings", *PENALTY_COLUMNS]].drop_duplicates())
+    return len(cells[[*SETTING_COLUMNS]].drop_duplicates())
 
 
 def _choice(part: Frame, role: str, cells: Frame) -> Choice:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from jl1.report.frames import Frame
-from jl1.report.run_settings import SETTING_COLUMNS
+from jl1.report.run_settings import PENALTY_COLUMNS, SETTING_COLUMNS
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 """`status` of a row: counted, left out of means, and without a figure."""
@@ -66,6 +66,9 @@ def check_cells(given: Frame) -> None:
                 _refuse_first(filled, ~(good & (numbers % 1 == 0)), "be a whole number, 0 or more")
             else:
                 _refuse_first(filled, ~good, "be a number, 0 or more, such as 0.3")
+    if {"when", "epoch"} <= {*given.columns}:
+        of_none = (given["when"] == ON_THE_WAY) & given["epoch"].str.fullmatch(r"0*(\.0*)?")
+        _refuse_first(given["epoch"], of_none, f"be the epoch, 1 or more, of a figure taken {ON_THE_WAY}")
 
 
 def _refuse_first(cells: pd.Series, bad: pd.Series, wanted: str) -> None:
@@ -80,11 +83,10 @@ def complete(given: Frame) -> Frame:
     table: Frame = given.reindex(columns=[*COLUMNS])
     for name in COLUMNS:
         if name in _NUMBERS:
-            numbers: Frame = pd.to_numeric(table[name], errors="coerce")
-            table[name] = numbers.astype(float)
+            table[name] = table[name].astype(float)  # not pandas' own reader, which older versions round by
         else:
             table[name] = table[name].astype(object).where(table[name].notna(), _DEFAULTS.get(name, "")).astype(str)
     table[[*_ZERO]] = table[[*_ZERO]].fillna(0.0)
-    table.loc[table["lam"] == 0, ["penalty", "outputs", "scale"]] = ["none", "", ""]
+    table.loc[table["lam"] == 0, [*PENALTY_COLUMNS]] = ["none", "", ""]
     table.loc[table["train_epsilon"] == 0, "method"] = ""
     return table

@@ -13,7 +13,7 @@ from jl1.report.drawing import LINES, dress, make_figure
 from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
 from jl1.report.results import reason
-from jl1.report.run_settings import SETTING_COLUMNS
+from jl1.report.run_settings import PENALTY_COLUMNS, SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"
 _FIELDS = {"epoch": "epoch", "validation_accuracy": _ACCURACY, "penalty": _PENALTY}
@@ -50,7 +50,7 @@ def draw_curves(groups: list[Frame]) -> Any:
     """Draw a row of two panels a group.
 
     Args:
-        groups: Rows of `read_curves`, split by `cells.GROUP_COLUMNS`.
+        groups: Rows of `read_curves`, split by `run_settings.GROUP_COLUMNS`.
     """
     figure, grid = make_figure(len(groups), 2, (5.4, 3.6))
     for (left, right), group in zip(grid, groups, strict=True):
@@ -73,7 +73,7 @@ def _draw_group(panel: Any, group: Frame, measure: str) -> None:
     """Draw the networks of a group, each in its colour, the penalty of those that have one."""
     panel.locator_params(axis="x", integer=True)
     details = varying_penalty(group)
-    networks = [network for _, network in group.groupby(["lam", "penalty", "outputs", "scale"], sort=True)]
+    networks = [network for _, network in group.groupby(["lam", *PENALTY_COLUMNS], sort=True)]
     for index, network in enumerate(networks):
         if measure == _ACCURACY or network["lam"].iloc[0] > 0:
             name = network_name(first_row(network), details=details)

@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from jl1.report.cells import GROUP_COLUMNS, MEASURE_COLUMNS, Cells
+from jl1.report.cells import MEASURE_COLUMNS, Cells
 from jl1.report.choices import Choice, choose_for_lambda
 from jl1.report.drawing import ROLES, SECOND, dress, make_figure
 from jl1.report.frames import Frame
 from jl1.report.names import group_name, penalties_of
+from jl1.report.run_settings import GROUP_COLUMNS, PENALTY_COLUMNS
 
 _COLUMNS = 3
 _NAME_WIDTH = 32  # characters of a name in a legend of two columns
@@ -34,7 +35,7 @@ def lambda_panels(cells: Cells) -> list[Panel]:
     for key, group in cells.cells.groupby([*GROUP_COLUMNS], sort=True):
         for penalty in penalties_of(group):
             chosen = _with_penalty(group, penalty)
-            if chosen.loc[chosen["n"] > 0, "lam"].nunique() > 1:
+            if chosen.loc[chosen["n"] > 0, "lam"].nunique() > 1 and choose_for_lambda(chosen):
                 title = group_name(chosen, with_settings=several)
                 panels.append(Panel(title, chosen, _with_penalty(values[key], penalty)))
     return panels
@@ -54,7 +55,7 @@ def draw_lambdas(panels: list[Panel]) -> Any:
 
 def _with_penalty(frame: Frame, penalty: tuple[str, str, str]) -> Frame:
     """Return the rows with one penalty, and those without any."""
-    same = (frame[["penalty", "outputs", "scale"]] == list(penalty)).all(axis=1)
+    same = (frame[[*PENALTY_COLUMNS]] == list(penalty)).all(axis=1)
     return frame[same | (frame["lam"] == 0)]
 
 

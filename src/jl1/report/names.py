@@ -5,13 +5,13 @@ from typing import Any
 
 from jl1.report.cells import MEASURE_COLUMNS
 from jl1.report.frames import Frame, first_row
+from jl1.report.run_settings import PENALTY_COLUMNS
 
 Penalty = tuple[str, str, str]
 """Name, outputs and scale of a penalty."""
 
 _ORDER = {"clean": 0, "noise": 1, "fgsm": 2, "pgd": 3, "pgd_margin": 4, "standard": 8, "worst_case": 9}
 _OTHER_ATTACKS = 5
-_PENALTY = ("penalty", "outputs", "scale")
 
 
 def group_name(group: Frame, *, with_settings: bool = False) -> str:
@@ -27,7 +27,7 @@ def group_name(group: Frame, *, with_settings: bool = False) -> str:
     if len(penalties) == 1:
         parts.append(penalty_name(penalties[0]))
     elif penalties:
-        common = [name for name in _PENALTY if name not in varying_penalty(group)]
+        common = [name for name in PENALTY_COLUMNS if name not in varying_penalty(group)]
         parts += [_first_penalised(group)[name] for name in common]
     if not has_several_points(group):
         parts.append(f"{first['num_examples']:,.0f} {first['points']} points")
@@ -78,7 +78,7 @@ def network_name(network: Mapping[str, Any], *, details: Sequence[str] = ()) -> 
     """Name a network of a group by its lambda.
 
     Args:
-        network: `cells.PENALTY_COLUMNS`.
+        network: `run_settings.NETWORK_COLUMNS`.
         details: Columns of the penalty to name too, such as `varying_penalty` finds.
 
     Example:
@@ -92,7 +92,7 @@ def network_name(network: Mapping[str, Any], *, details: Sequence[str] = ()) -> 
 def varying_penalty(networks: Frame) -> list[str]:
     """List the columns in which the penalties of some networks differ."""
     penalised = networks[networks["lam"] > 0]
-    return [name for name in _PENALTY if penalised[name].nunique() > 1]
+    return [name for name in PENALTY_COLUMNS if penalised[name].nunique() > 1]
 
 
 def penalty_name(penalty: Penalty) -> str:
@@ -103,7 +103,7 @@ def penalty_name(penalty: Penalty) -> str:
 
 def penalties_of(group: Frame) -> list[Penalty]:
     """List the penalties of a group, sorted."""
-    return sorted(group.loc[group["lam"] > 0, [*_PENALTY]].drop_duplicates().itertuples(index=False, name=None))
+    return sorted(group.loc[group["lam"] > 0, [*PENALTY_COLUMNS]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _first_penalised(group: Frame) -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ def measures_of(group: Frame) -> list[tuple[str, Frame]]:
     with_points = has_several_points(group)
     parts = [part for _, part in group.groupby([*MEASURE_COLUMNS], sort=True)]
     parts.sort(key=lambda part: measure_place(first_row(part)))
-    order = ["lam", "penalty", "outputs", "scale"]
+    order = ["lam", *PENALTY_COLUMNS]
     return [(measure_name(first_row(part), with_points=with_points), part.sort_values(order)) for part in parts]
 
 

@@ -3,7 +3,6 @@
 Whatever cannot be read is named and left out. docs/tables.md lists the columns.
 """
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -22,12 +21,10 @@ from jl1.report.columns import (
     INTERRUPTED,
     MISSING,
     ON_THE_WAY,
-    REQUIRED,
-    WHOLE,
-    check_cells,
     complete,
 )
-from jl1.report.frames import Frame, read_text_table
+from jl1.report.csv_rows import read_rows
+from jl1.report.frames import Frame
 from jl1.report.run_settings import filled_fields, run_settings, settings_digests
 from jl1.report.sweep_files import expected_runs
 
@@ -104,43 +101,14 @@ def _unlike_names(paths: Set[Path]) -> dict[Path, str]:
     return names
 
 
-def read_rows(file: Path) -> Frame:
-    """Read tidy rows from a CSV file; columns that it lacks, and empty cells, get their defaults.
-
-    Raises:
-        UserError: No such file, one without these rows, or a cell that cannot be read.
-    """
-    try:
-        table = read_text_table(file)
-    except FileNotFoundError as error:
-        raise UserError(f"--rows: there is no file {file}") from error
-    except OSError as error:
-        raise UserError(f"--rows: {file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"--rows: {file} is no rows.csv, as `jl1 table --out=FOLDER` writes it: {error}") from error
-    lacking = sorted(REQUIRED - {*table.columns})
-    if lacking:
-        raise UserError(
-            f"--rows: {file} has no column {', '.join(lacking)}; give a rows.csv that `jl1 table --out` has written"
-        )
-    try:
-        check_cells(table)
-    except ValueError as error:
-        raise UserError(f"--rows: {file}, {error}") from error
-    return complete(table.where(table != ""))
-
-
-def write_rows(rows: Frame, path: Path) -> Path:
-    """Write tidy rows as CSV, each figure to its last digit."""
-    rows.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
-    return path
-
-
 def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
     """Read the runs of one folder, and those that its sweep lists and that are not there."""
-    if not folder.is_dir():
-        raise UserError(f"--workdir: there is no folder {folder}")
-    workdirs = [folder] if _is_run(folder) else [path for path in sorted(folder.iterdir()) if _is_run(path)]
+    try:
+        if not folder.is_dir():
+            raise UserError(f"--workdir: there is no folder {folder}")
+    except OSError as error:
+        raise UserError(f"--workdir: {folder} cannot be read: {error.strerror or error}") from error
+    workdirs = [folder] if records.is_run(folder) else _runs_in(folder, notes)
     runs = [run for workdir in workdirs if (run := _read_run(workdir, notes)) is not None]
     configs = {run.workdir.name: run.config for run in runs}
     try:
@@ -156,9 +124,15 @@ def _read_folder(folder: Path, notes: list[str]) -> list[_Run]:
     return runs + [_Run(folder / name, config, [{"status": MISSING}]) for name, config in expected.items()]
 
 
-def _is_run(path: Path) -> bool:
-    """Say whether a folder is that of a run, begun or finished."""
-    return (path / "config.json").is_file() or (path / "result.json").is_file()
+def _runs_in(folder: Path, notes: list[str]) -> list[Path]:
+    """List the runs of a folder; a note names what may not be looked into."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        try:
+            found += [path] if records.is_run(path) else []
+        except UserError as error:
+            notes.append(f"{error}; it is left out")
+    return found
 
 
 def _read_run(workdir: Path, notes: list[str]) -> _Run | None:
@@ -201,7 +175,8 @@ def _rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of result.json, those taken on the way among them."""
     figures = [_figure(row, result) for row in result["accuracies"]]
     for taken in result.get("at_epochs", []):
-        figures += [_figure(row | {"epoch": taken["epoch"]}, result) for row in taken["accuracies"]]
+        epoch = {"epoch": taken["epoch"]}
+        figures += [_figure(row | epoch, result) | {"when": ON_THE_WAY} for row in taken["accuracies"]]
     return [_run_facts(result) | figure for figure in figures]
 
 

@@ -4,12 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jl1.data_tiles import tiled_name
-from jl1.stored_configs import config_digest
+from jl1.stored_configs import json_digest
 
-SETTING_COLUMNS = (
-    *("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings"),
-    *("penalty", "outputs", "scale", "lam"),
-)
+GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
+"""What networks have in common that are set side by side: all but the penalty and the seed."""
+
+PENALTY_COLUMNS = ("penalty", "outputs", "scale")
+"""What a penalty is told from another by, but for lambda."""
+
+NETWORK_COLUMNS = (*PENALTY_COLUMNS, "lam")
+"""What is compared within a group."""
+
+SETTING_COLUMNS = (*GROUP_COLUMNS, *NETWORK_COLUMNS)
 """What one network is told from another by, but for the seed."""
 
 _SHOWN = {
@@ -70,7 +76,7 @@ def settings_digests(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     flat = [dict(_rest(config)) for config in configs]
     agreed = _agreed(flat)
-    return [config_digest(agreed | fields)[:8] for fields in flat]
+    return [json_digest(agreed | fields)[:8] for fields in flat]
 
 
 def filled_fields(configs: Sequence[Mapping[str, Any]]) -> list[str]:

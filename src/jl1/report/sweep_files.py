@@ -15,28 +15,32 @@ def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[
 
     Args:
         folder: Of the sweep; without sweep.json nothing is expected.
-        configs: Of the runs that are there, by name. The one with the most similar name stands in for what a run does
-            not override.
+        configs: Of the runs that are there, by name. Of those that override no field that a missing run does not, the
+            one with the most similar name stands in for what it does not override.
 
     Returns:
-        Config by name, and the names of the runs that none of the same data set and model can stand in for.
+        Config by name, and the names of the runs that none can stand in for: none of the same data set
+        and model that is set by no other fields.
 
     Raises:
         UserError: The file cannot be read, is damaged, or of another schema.
     """
     listed = {run["name"]: run["overrides"] for run in records.read_sweep(folder)}
     there = {name: configs[name] for name in listed if name in configs}
-    missing = {name: _stand_in(name, fields, there) for name, fields in listed.items() if name not in configs}
+    missing = {name: _stand_in(name, listed, there) for name in listed if name not in configs}
     known = {name: config for name, config in missing.items() if config is not None}
     return known, [name for name in missing if name not in known]
 
 
-def _stand_in(name: str, overrides: Mapping[str, Any], there: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+def _stand_in(
+    name: str, listed: Mapping[str, Mapping[str, Any]], there: Mapping[str, dict[str, Any]]
+) -> dict[str, Any] | None:
     """Return the config of a missing run, made from that of the run with the most similar name."""
-    similar = max(there, key=lambda other: _num_shared(name, other), default=None)
+    fitting = [other for other in there if listed[other].keys() <= listed[name].keys()]
+    similar = max(fitting, key=lambda other: _num_shared(name, other), default=None)
     if similar is None:
         return None
-    config = _overridden(there[similar], overrides)
+    config = _overridden(there[similar], listed[name])
     named = similar.startswith(_kind(there[similar]))  # as `jl1 sweep` names them: data set and model first
     return config if not named or name.startswith(_kind(config)) else None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jl1.report.cells import GROUP_COLUMNS, PENALTY_COLUMNS, TRUE_LABELS, Cells
+from jl1.report.cells import TRUE_LABELS, Cells
 from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import (
     group_name,
@@ -17,12 +17,13 @@ from jl1.report.names import (
     varying_penalty,
 )
 from jl1.report.notes import p_text
+from jl1.report.run_settings import GROUP_COLUMNS, NETWORK_COLUMNS, PENALTY_COLUMNS
 from jl1.text_tables import Layout
 
 _STATISTICS = (
     *("accuracy in %", "network", "n", "mean +- std", "95 %", "minus lambda 0", "p", "paper", "minus paper", "SE"),
 )
-_ORDER = ["lam", "penalty", "outputs", "scale"]
+_ORDER = ["lam", *PENALTY_COLUMNS]
 
 
 def lay_out(cells: Cells, trends: Frame) -> list[Layout]:
@@ -51,7 +52,7 @@ def lay_out(cells: Cells, trends: Frame) -> list[Layout]:
 
 def _accuracies(group: Frame) -> tuple[list[str], list[list[str]]]:
     """Write a line a measure and a column a network, the paper's numbers below jl1's."""
-    networks = group.drop_duplicates([*PENALTY_COLUMNS]).sort_values(_ORDER)
+    networks = group.drop_duplicates([*NETWORK_COLUMNS]).sort_values(_ORDER)
     names = _network_names(networks)
     lines = [line for name, measure in measures_of(group) for line in _measure_lines(name, measure)]
     seconds = [f"{value:,.0f}" if value == value else "" for value in networks["train_seconds"]]  # NaN of no run

@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from jl1.report.cells import GROUP_COLUMNS, MEASURE_COLUMNS, TRUE_LABELS, Cells
+from jl1.report.cells import MEASURE_COLUMNS, TRUE_LABELS, Cells
 from jl1.report.frames import Frame
+from jl1.report.run_settings import GROUP_COLUMNS, PENALTY_COLUMNS
 from jl1.report.summaries import holm, trend
 
-_PENALTY = ("penalty", "outputs", "scale")
-_KEYS = (*GROUP_COLUMNS, *_PENALTY, *MEASURE_COLUMNS)
+_KEYS = (*GROUP_COLUMNS, *PENALTY_COLUMNS, *MEASURE_COLUMNS)
 
 
 def make_trends(cells: Cells) -> Frame:
@@ -17,12 +17,12 @@ def make_trends(cells: Cells) -> Frame:
         cells: As `cells.make_cells` returns them.
 
     Returns:
-        A line a test: what it is of (`cells.GROUP_COLUMNS`, the penalty without lambda, `cells.MEASURE_COLUMNS`),
-        `num_runs`, `tau`, `p`, and `p_holm`, corrected over all lines. Lambda 0 belongs to every penalty.
+        A line a test: what it is of (`GROUP_COLUMNS`, the penalty without lambda, `MEASURE_COLUMNS`), `num_runs`,
+        `tau`, `p`, and `p_holm`, corrected over all lines. Lambda 0 belongs to every penalty.
     """
     found = []
     values = cells.values[cells.values["labels"] == TRUE_LABELS]
-    ways = cells.cells.loc[cells.cells["lam"] > 0, [*GROUP_COLUMNS, *_PENALTY]].drop_duplicates()
+    ways = cells.cells.loc[cells.cells["lam"] > 0, [*GROUP_COLUMNS, *PENALTY_COLUMNS]].drop_duplicates()
     groups = {key: part for key, part in values.groupby([*GROUP_COLUMNS], sort=False)}
     for way in ways.itertuples(index=False, name=None):
         group = groups.get(way[: len(GROUP_COLUMNS)])
@@ -34,7 +34,7 @@ def make_trends(cells: Cells) -> Frame:
 
 def _trends(values: Frame, penalty: tuple[str, ...]) -> list[tuple[object, ...]]:
     """Return measure, number of runs, tau and p where there is a test of a penalty."""
-    penalised = (values[[*_PENALTY]] == list(penalty)).all(axis=1)
+    penalised = (values[[*PENALTY_COLUMNS]] == list(penalty)).all(axis=1)
     found = []
     for measure, part in values[(values["lam"] == 0) | penalised].groupby([*MEASURE_COLUMNS], sort=True):
         result = trend(part["lam"].tolist(), part["accuracy"].tolist())

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
-from jl1.report.figures import draw_all
+from jl1.report.csv_rows import write_rows
+from jl1.report.figures import PICTURES, draw_all
 from jl1.report.pages import Page, page_as_markdown
-from jl1.report.results import Results, write_rows
-from jl1.text_tables import as_latex
+from jl1.report.results import Results
+from jl1.text_tables import as_latex, notes_as_latex
 
 _FILES = ("table.md", "table.tex", "table.csv", "trends.csv", "rows.csv")
-NO_PICTURES = "no pictures: they need matplotlib (pip install '.[plots]' in jl1's checkout)"
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine
 
 
@@ -33,11 +33,15 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for picture in (path for pattern in PICTURES for path in folder.glob(pattern)):
+            picture.unlink()
         drawn = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else ([], [])
         pictures, warnings = drawn[0], [f"warning: {note}" for note in drawn[1]]
         page = page._replace(notes=[*page.notes, *warnings])
         (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
-        (folder / "table.tex").write_text("\n\n".join(as_latex(layout) for layout in page.layouts) + "\n")
+        (folder / "table.tex").write_text(
+            "\n\n".join([*map(as_latex, page.layouts), notes_as_latex(page.notes)]) + "\n"
+        )
         page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")

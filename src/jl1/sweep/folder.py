@@ -30,7 +30,7 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
     Raises:
         UserError: The folder is a run's, or cannot be written, or its list cannot be read and so not be kept.
     """
-    if (folder / "config.json").exists():
+    if records.is_run(folder):
         raise UserError(f"{folder} is the folder of one run: choose another with --workdir")
     listed = {run.name: {"name": run.name, "overrides": run.overrides} for run in runs}
     try:

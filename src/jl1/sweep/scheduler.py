@@ -195,7 +195,7 @@ class _Sweep:
     def _collect(self, run: SweepRun, attempt: Attempt) -> None:
         """Put a run whose process has ended where it belongs."""
         workdir, status, lost = self._folder / run.name, attempt.status or 0, attempt.lost
-        if _is_finished(workdir):
+        if _has_ended(workdir):
             self._finish(run)
         elif status == EXIT_HELD:
             self._elsewhere.append(run)
@@ -229,6 +229,16 @@ class _Sweep:
         self._failed.append(run)
         self._reasons[run.name] = why
         self._watcher.say(f"failed {run.name}: {why}")
+
+
+def _has_ended(workdir: Path) -> bool:
+    """Say whether a run that another host may have worked on has its result.
+
+    NFS may still say that there was none when the view last looked, until something is written into the folder.
+    """
+    with suppress(UserError), hold_run(workdir, patience=0.0):
+        pass
+    return _is_finished(workdir)
 
 
 def _is_finished(workdir: Path) -> bool:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jl1.audit.batches import measure
+from jl1.batches import measure
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 99])
