@@ -100,7 +100,7 @@ def torch_attacks(network: torch.nn.Module, norm: NormName, epsilon: float, seed
         "apgd_ce": torchattacks.APGD(network, steps=_STEPS, loss="ce", **options),
         "apgd_t": torchattacks.APGDT(network, steps=_STEPS, n_classes=10, **options),
         "fab_t": torchattacks.FAB(network, steps=_STEPS, multi_targeted=True, n_classes=10, **options),
-        "square": torchattacks.Square(network, n_queries=_QUERIES, **options),
+        "square": torchattacks.Square(network, n_queries=_QUERIES, resc_schedule=False, **options),
     }
 
 

@@ -334,3 +334,12 @@ def test_activations_that_fall_and_radii_that_are_none_are_refused():
     params, inputs, labels = problem(MODULES["linear"])
     with pytest.raises(ValueError, match=r"epsilon=-0.1: must be in \[0, 1\]"):
         certified_margins(MODULES["linear"], params, inputs=inputs, labels=labels, epsilon=-0.1)
+
+
+def test_a_margin_below_the_rounding_of_the_logits_is_not_certified():
+    module, points = SequentialNet((), 2), {"inputs": jnp.array([[0.5, 0.52]]), "labels": jnp.array([1])}
+    for offset, certified in ((0.0, 1.0), (1e6, 0.0)):  # at 1e6 both logits are 1000000.5, and the decision is wrong
+        params = {"output": {"kernel": jnp.eye(2), "bias": jnp.full(2, offset, jnp.float32)}}
+        bounds = certified_margins(module, params, epsilon=0.005, **points)
+        assert float(bounds[0, 0]) == pytest.approx(0.01, abs=1e-6)
+        assert certified_accuracy(module, params, epsilon=0.005, **points) == certified

@@ -305,5 +305,15 @@ def test_bfloat16_products_are_an_option_and_float32_the_default():
         np.testing.assert_array_equal(one, third)
         error = float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one))
         assert 1e-5 < error < 0.3
+    forms = ("library", "patches")
+    library, patches = (
+        make_closed_form_gradient(module.clone(convolution=form), loss_fn=SMOOTHED, precision="bfloat16")(
+            params, inputs, **arguments(labels)
+        )[0]
+        for form in forms
+    )
+    for one, other in zip(*map(jax.tree.leaves, (library, patches)), strict=True):  # both round the factors alone
+        assert float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one)) < 1e-3
+        assert (one != one.astype(jnp.bfloat16)).any()
     with pytest.raises(ValueError, match="precision='half'"):
         make_closed_form_gradient(module, precision="half")

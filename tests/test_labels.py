@@ -10,7 +10,8 @@ import pytest
 from jl1.attacks.budgets import Stage
 from jl1.attacks.ensemble import standard_attack
 from jl1.attacks.fgsm import fgsm
-from jl1.attacks.objectives import margin, targeted_margin
+from jl1.attacks.noise import random_noise
+from jl1.attacks.objectives import judge, margin, targeted_margin
 from jl1.attacks.targets import ranked_targets
 from jl1.audit.auditing import audit_network
 from jl1.audit.gradient_health import gradient_health
@@ -19,7 +20,7 @@ from jl1.certificates import certified_accuracy, certified_margins
 from jl1.closed_form import make_closed_form_gradient
 from jl1.end_points import end_point_norms
 from jl1.evaluation import accuracy, make_eval_step, make_penalty_step
-from jl1.labels import check_labels
+from jl1.labels import check_labels, decisions
 from jl1.losses import cross_entropy, cross_entropy_off_label, defended_loss
 from jl1.mean_loss import make_loss
 from jl1.models import Dense, SequentialNet
@@ -133,3 +134,19 @@ def test_labels_in_numpy_too(name):
 def test_any_integers_are_labels(dtype):
     check_labels(np.zeros(3, dtype), np.zeros((3, 28, 28, 1)), what="inputs")
     assert TAKE_LABELS["cross_entropy"](jnp.full((3, 3), 0.5), jnp.zeros(3, dtype)).shape == (3,)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_logits_that_are_no_numbers_are_right_for_no_label(label):
+    def logits_fn(inputs):  # no number above 0.5
+        return jnp.sqrt(0.5 - inputs)
+
+    points, labels = jnp.full((1, 2), 0.45), jnp.array([label])
+    assert decisions(logits_fn(points + 0.1)).tolist() == [-1]
+    assert decisions(jnp.array([[0.0, jnp.inf], [-jnp.inf, -1.0]])).tolist() == [1, 1]
+    assert bool(judge(logits_fn, margin, labels, points)[1][0]) == (label == 1)  # of equal logits the first counts
+    stages = {"noise": Stage(partial(random_noise, num_draws=20))}
+    attacked = standard_attack(
+        lambda _, x: logits_fn(x), None, inputs=points, labels=labels, epsilon=0.1, key=jax.random.key(0), budget=stages
+    )
+    assert attacked.stands.tolist() == [False]

@@ -64,13 +64,14 @@ def test_breakpoints_known_by_hand():
     # slopes 2, 2 - 5 = -3, -3 + 4 = 1 after 0.25, 0.5, 0.75; 0 before
     net = on_a_line([2, -5, 4], [0.25, 0.5, 0.75])
     whole, inside, backwards = walk_on_a_line(net, (0.0, 1.0), (0.3, 0.4), (0.6, 0.4))
-    supremum, at_start, at_end, change, integral, num_pieces, is_complete = whole
+    supremum, at_start, at_end, change, integral, num_pieces, is_complete, uncounted, logit_size = whole
     assert (supremum, at_start, at_end) == pytest.approx((3, 0, 1), abs=1e-14)
     assert change == pytest.approx(2 * 0.25 - 3 * 0.25 + 0.25, abs=1e-14)
     assert integral == pytest.approx(change, abs=1e-14)
-    assert (num_pieces, is_complete) == (4, True)
-    assert inside == pytest.approx([2, 2, 2, 0.2, 0.2, 1, True])
-    assert backwards == pytest.approx([3, 3, 2, 0.1, 0.1, 2, True])
+    assert (num_pieces, is_complete, uncounted) == (4, True, 0)
+    assert logit_size == pytest.approx(abs(change))  # it is 0 at the start
+    assert inside[:7] == pytest.approx([2, 2, 2, 0.2, 0.2, 1, True])
+    assert backwards[:7] == pytest.approx([3, 3, 2, 0.1, 0.1, 2, True])
 
 
 @pytest.mark.usefixtures("x64")
@@ -85,7 +86,7 @@ def test_leaky_slopes_by_hand():
 @pytest.mark.parametrize(("activation", "slope_at_0"), [(jax.nn.relu, 0.0), (jax.nn.leaky_relu, 1.0)])
 def test_at_0_the_slope_is_the_one_that_jax_takes(activation, slope_at_0):
     net = on_a_line([3], [0.0], activation=activation)
-    [[supremum, at_start, at_end, change, integral, num_pieces, _]] = walk_on_a_line(net, (0.0, 1.0))
+    [[supremum, at_start, at_end, change, integral, num_pieces, *_]] = walk_on_a_line(net, (0.0, 1.0))
     assert at_start == 3 * slope_at_0
     assert (supremum, at_end, change, integral, num_pieces) == pytest.approx((3, 3, 3, 3, 1))
 
@@ -109,7 +110,8 @@ def test_breakpoints_at_the_same_place_are_one():
 def test_the_slope_at_an_end_that_is_a_kink_counts():
     # 5 (x + 1)+ - 5 (x)+ + 5 (-x)+ is constant on both sides of 0, where the last two have slope 0
     net = on_a_line([5, -5, 5], [-1.0, 0.0, 0.0], first_kernel=[1.0, 1.0, -1.0])
-    assert walk_on_a_line(net, (0.0, 1.0), (-0.5, 0.0)) == [[5, 5, 0, 0, 0, 1, True], [5, 0, 5, 0, 0, 1, True]]
+    walks = walk_on_a_line(net, (0.0, 1.0), (-0.5, 0.0))
+    assert [walk[:7] for walk in walks] == [[5, 5, 0, 0, 0, 1, True], [5, 0, 5, 0, 0, 1, True]]
 
 
 @pytest.mark.usefixtures("x64", "strict_dtypes")
@@ -118,7 +120,7 @@ def test_an_activation_that_another_one_turns_around():
     first = (np.ones((1, 2)), np.array([0.0, -0.5]))
     second = (np.array([[1.0, 1.0], [-2.0, -2.0]]), np.array([-0.5, -0.25]))
     net = SequentialNet((Dense(2), Dense(2)), num_classes=1), as_tree([first, second, (np.ones((2, 1)), np.zeros(1))])
-    [[supremum, *_, num_pieces, is_complete]] = walk_on_a_line(net, (0.0, 1.0))
+    [[supremum, *_, num_pieces, is_complete, _, _]] = walk_on_a_line(net, (0.0, 1.0))
     assert (supremum, num_pieces, is_complete) == (1, 4, True)  # breakpoints at 0.25, 0.5 and 0.75
 
 
@@ -247,3 +249,13 @@ def test_what_is_refused():
         segment_gradient_norms(module.clone(activation=jnp.tanh), params, starts=starts, ends=ends)
     with pytest.raises(ValueError, match="max_pieces=0"):
         segment_gradient_norms(module, params, starts=starts, ends=ends, max_pieces=0)
+
+
+def test_a_piece_too_short_to_count_is_kept_apart():
+    steep = on_a_line([1e6, -1e6], [0.5, 0.500001])  # a step of about 1 within some roundings of the segment
+    net = steep[0], jax.tree.map(jnp.float32, steep[1])
+    [[supremum, at_start, at_end, change, integral, _, is_complete, uncounted, _]] = walk_on_a_line(net, (0.0, 1.0))
+    assert (supremum, at_start, at_end, is_complete) == (0, 0, 0, True)
+    assert change > 0.5
+    assert uncounted == pytest.approx(integral)
+    assert uncounted > 0.5

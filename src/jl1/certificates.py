@@ -7,7 +7,7 @@ the other (`margin_bounds`, with the references).
 Where no ReLU can change, the network is affine in the ball and Eq. 2 is exact; elsewhere neither bound is always the
 better one, so `certified_margins` takes the larger. Both are loose on networks that were not trained for them: what is
 not certified may still be robust. They hold up to the rounding of the arithmetic, as all such bounds in floating
-point do: a margin below some 1e-5 of the logits certifies nothing in float32.
+point do: a margin below 1e-5 of the largest logit certifies nothing in float32, and is not counted.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,10 @@ from jl1.inputs import check_floating, check_range
 from jl1.intervals import SLOPES, Interval
 from jl1.labels import check_labels, one_hot
 from jl1.margin_bounds import margin_bounds
-from jl1.models import SequentialNet
+from jl1.models import SequentialNet, make_apply_fn
+
+_ROUNDING = 84
+"""Of the largest logit, in roundings of 1: a smaller margin certifies nothing (1e-5 in float32)."""
 
 
 def certified_margins(
@@ -111,6 +114,8 @@ def gradient_norm_bounds(
 def make_certificate_step(module: SequentialNet, *, lower: float = 0.0, upper: float = 1.0) -> Callable[..., Mask]:
     """Make the jitted `step(params, inputs, labels, epsilon)`: of which points no point of the ball is misclassified.
 
+    The bounds of `certified_margins` must be above what rounding can be, 1e-5 of the largest logit in float32.
+
     Args:
         module: As for `certified_margins`.
         lower: Lowest value an input may have.
@@ -175,7 +180,8 @@ def _certificate_step(module: SequentialNet, limits: _Range) -> Callable[..., Ma
         points = {"inputs": inputs, "labels": labels, "epsilon": epsilon}
         margins = certified_margins(module, params, **points, **limits._asdict())
         is_label = one_hot(labels, module.num_classes, bool)
-        return jnp.all((margins > 0) | is_label, axis=1)
+        size = jnp.max(jnp.abs(make_apply_fn(module)(params, inputs)), axis=1, keepdims=True)
+        return jnp.all((margins > _ROUNDING * jnp.finfo(size.dtype).eps * size) | is_label, axis=1)
 
     return jax.jit(step)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jl1.array_types import Labels
+from jl1.array_types import Labels, Logits
 
 
 def check_labels(labels: np.ndarray | Array, rows: np.ndarray | Array, *, what: str) -> None:
@@ -42,6 +42,11 @@ shape (2,); give labels[:, 0]
 def one_hot(labels: Labels, num_classes: int, dtype: Any) -> Array:
     """Return a row an example, 1 at its label; `jax.nn.one_hot` would count the classes in the labels' own type."""
     return jax.nn.one_hot(labels.astype(jnp.int32), num_classes, dtype=dtype)
+
+
+def decisions(logits: Logits) -> Labels:
+    """Return the class of the highest logit, the first of several; -1, which is no label, where one is no number."""
+    return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), -1, jnp.argmax(logits, axis=-1))
 
 
 def _advice(shape: tuple[int, ...], num_rows: int) -> str:

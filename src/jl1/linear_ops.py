@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from jl1.models import AveragePool, Conv, Dense, Layer, average_pool
 from jl1.patches import make_patches
-from jl1.precision import with_precision
+from jl1.precision import PRECISIONS, round_factor, with_precision
 
 Rows = Float[Array, "outputs _ ..."]
 """Rows or tangents, one for each output of the network and each example."""
@@ -106,24 +106,29 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: s
 
     geometry = {"window_strides": (layer.stride,) * 2, "padding": layer.padding}
     layout = ("NHWC", "HWIO", "NHWC")
-    product = with_precision(precision, partial(jax.lax.conv_general_dilated, **geometry, dimension_numbers=layout))
+    rounded = partial(round_factor, precision)  # and sums in float32: a transpose would round its result otherwise
+    product = partial(
+        jax.lax.conv_general_dilated, precision=PRECISIONS[precision], dimension_numbers=layout, **geometry
+    )
 
     def convolve(kernel: Kernel, images: Array) -> Array:
         return product(images, kernel)
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        return convolve(kernel, _merge_axes(tangents)).reshape(*tangents.shape[:2], *output_shape)
+        pushed = convolve(rounded(kernel), rounded(_merge_axes(tangents)))
+        return pushed.reshape(*tangents.shape[:2], *output_shape)
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
         images = jax.ShapeDtypeStruct((rows.shape[0] * rows.shape[1], *input_shape), rows.dtype)
-        pulled = jax.linear_transpose(lambda values: convolve(kernel, values), images)(_merge_axes(rows))[0]
+        pull_back = jax.linear_transpose(partial(convolve, rounded(kernel)), images)
+        (pulled,) = pull_back(rounded(_merge_axes(rows)))
         return jax.vmap(fn)(pulled.reshape(*rows.shape[:2], *input_shape))
 
     def outer(tangents: Rows, rows: Rows) -> KernelSum:
         kernel = jax.ShapeDtypeStruct(kernel_shape, tangents.dtype)
-        return jax.linear_transpose(lambda values: convolve(values, _merge_axes(tangents)), kernel)(_merge_axes(rows))[
-            0
-        ]
+        images = rounded(_merge_axes(tangents))
+        (summed,) = jax.linear_transpose(lambda values: convolve(values, images), kernel)(rounded(_merge_axes(rows)))
+        return summed
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel_shape, (1, *input_shape)))
     output_shape = jax.eval_shape(convolve, *shapes).shape[1:]

@@ -16,6 +16,11 @@ def spread_channels(values: Float[Array, " channels"], rows: Array) -> Array:
     return values.reshape(*[1] * (rows.ndim - 1), -1)
 
 
+def tiny(rows: Array) -> float:
+    """Return what keeps a quotient of numbers of this type from being 0 / 0: 1e-12, more where that would be 0."""
+    return max(1e-12, float(jnp.finfo(rows.dtype).tiny))
+
+
 def is_finite(rows: Array) -> Mask:
     """Say of each example whether all its numbers are numbers."""
     return jnp.all(jnp.isfinite(rows.reshape(len(rows), -1)), axis=1)

@@ -43,6 +43,11 @@ def with_precision(precision: str, product: Callable[..., Array]) -> Callable[[A
     return rounded
 
 
+def round_factor(precision: str, factor: Array) -> Array:
+    """Round a factor of a product as `with_precision` does, in its own type: for products that are transposed."""
+    return factor.astype(jnp.bfloat16).astype(factor.dtype) if precision == "bfloat16" else factor
+
+
 def traced_with(precision: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function whose products all have a precision, as far as the backend knows it."""
 

@@ -14,7 +14,8 @@ together are switched together; if that turns another one around, it is switched
 before it alone, so while those stay an activation switches at most once: in the first layer, once on the whole segment.
 
 **Rounding.** Breakpoints closer to each other than `RESOLUTION` roundings of the segment's length may come in the wrong
-order, so the pieces between them do not count. The walk checks itself: its `integral` must be the network's change.
+order, so the pieces between them do not count; what they add to the change is kept in `uncounted`. The walk checks
+itself: its `integral` over all pieces must be the network's change.
 """
 
 from collections.abc import Callable
@@ -54,8 +55,9 @@ class SegmentNorms(NamedTuple):
     """What happens to the outputs f_i on the segment from x to x'.
 
     Attributes:
-        supremum: sup ||grad f_i||_1 on the segment, in units of output per unit of input; if the walk is not
-            complete, on the part that was walked and at the end. Never below `at_start` and `at_end`.
+        supremum: sup ||grad f_i||_1 on the segment, in units of output per unit of input, but for pieces too short to
+            count; if the walk is not complete, on the part that was walked and at the end. Never below `at_start` and
+            `at_end`.
         at_start: ||grad f_i(x)||_1, with the slope at 0 that JAX takes: 0 for relu, 1 for leaky_relu.
         at_end: ||grad f_i(x')||_1.
         change: f_i(x') - f_i(x).
@@ -63,6 +65,8 @@ class SegmentNorms(NamedTuple):
             is complete and missed nothing.
         num_pieces: How many linear pieces the segment has, or the walk has seen.
         is_complete: False where `max_pieces` ended the walk before x'.
+        uncounted: How much of |change|, at most, pieces too short to count have brought: `supremum` does not know them.
+        logit_size: The largest absolute logit at both ends, which rounding is relative to.
     """
 
     supremum: Outputs
@@ -72,6 +76,8 @@ class SegmentNorms(NamedTuple):
     integral: Outputs
     num_pieces: Int[Array, " batch"]
     is_complete: Mask
+    uncounted: Outputs
+    logit_size: PerExample
 
 
 class _Walk(NamedTuple):
@@ -81,6 +87,7 @@ class _Walk(NamedTuple):
     pattern: Pattern
     supremum: Outputs
     integral: Outputs
+    uncounted: Outputs
     num_pieces: Int[Array, " batch"]
     num_steps: Int[Array, ""]
 
@@ -139,17 +146,18 @@ def segment_gradient_norms(
         net_fn, kink = partial(_network, module, params), KINKS[module.activation]
         weights = _output_weights(module.num_classes, labels, starts)
 
-        def at_point(inputs: Inputs) -> tuple[Outputs, Outputs, Pattern]:
+        def at_point(inputs: Inputs) -> tuple[Outputs, Outputs, PerExample, Pattern]:
             logits, entering = net_fn(inputs, None)
-            norms = _gradient_norms(net_fn, weights, inputs, None)
-            return _outputs(weights, logits), norms, tuple(map(kink.is_on, entering))
+            norms, size = _gradient_norms(net_fn, weights, inputs, None), jnp.max(jnp.abs(logits), axis=1)
+            return _outputs(weights, logits), norms, size, tuple(map(kink.is_on, entering))
 
-        outputs, (at_start, at_end), patterns = jax.lax.map(at_point, jnp.stack([starts, ends]))
+        outputs, (at_start, at_end), sizes, patterns = jax.lax.map(at_point, jnp.stack([starts, ends]))
         walk = _Walk(
             position=jnp.zeros(len(starts), starts.dtype),
             pattern=tuple(layer[0] for layer in patterns),
             supremum=jnp.maximum(at_start, at_end),
             integral=jnp.zeros_like(at_start),
+            uncounted=jnp.zeros_like(at_start),
             num_pieces=jnp.zeros(len(starts), jnp.int32),
             num_steps=jnp.zeros((), jnp.int32),
         )
@@ -159,7 +167,17 @@ def segment_gradient_norms(
             walk,
         )
     change, is_complete = outputs[1] - outputs[0], walk.position >= 1
-    return SegmentNorms(walk.supremum, at_start, at_end, change, walk.integral, walk.num_pieces, is_complete)
+    return SegmentNorms(
+        supremum=walk.supremum,
+        at_start=at_start,
+        at_end=at_end,
+        change=change,
+        integral=walk.integral,
+        num_pieces=walk.num_pieces,
+        is_complete=is_complete,
+        uncounted=walk.uncounted,
+        logit_size=jnp.max(sizes, axis=0),
+    )
 
 
 def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pattern | None) -> _Values:
@@ -184,14 +202,15 @@ def _next_piece(net_fn: _NetFn, weights: _OutputWeights, starts: Inputs, directi
     step = reduce(jnp.minimum, first, jnp.full_like(walk.position, jnp.inf))
     length = jnp.minimum(step, 1 - walk.position)
     counts = length > RESOLUTION * jnp.finfo(length.dtype).eps
-    norms = _gradient_norms(net_fn, weights, points, walk.pattern)
+    norms, part = _gradient_norms(net_fn, weights, points, walk.pattern), length[:, None] * _outputs(weights, slopes)
     return _Walk(
         position=jnp.where(step > length, jnp.ones_like(step), walk.position + length),
         pattern=tuple(
             is_on ^ (times <= spread(length, times)) for is_on, times in zip(walk.pattern, arrivals, strict=True)
         ),
         supremum=jnp.maximum(walk.supremum, jnp.where(counts[:, None], norms, 0)),
-        integral=walk.integral + length[:, None] * _outputs(weights, slopes),
+        integral=walk.integral + part,
+        uncounted=walk.uncounted + jnp.where(counts[:, None], 0, jnp.abs(part)),
         num_pieces=walk.num_pieces + counts.astype(jnp.int32),
         num_steps=walk.num_steps + 1,
     )

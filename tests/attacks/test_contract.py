@@ -86,9 +86,11 @@ def test_the_fast_gradient_method_by_hand():
 
 @pytest.mark.parametrize("attack_fn", [fgsm, partial(pgd, key=None)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_where_there_is_no_gradient_nothing_moves(attack_fn, norm):
-    points = attack_fn(lambda x: 0 * x, INPUTS, labels=LABELS, epsilon=0.25, norm=norm)
-    np.testing.assert_allclose(points, INPUTS, atol=0 if attack_fn is fgsm else 1e-7)
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-7), ("float16", 1e-3)])
+def test_where_there_is_no_gradient_nothing_moves(attack_fn, norm, dtype, rounding):
+    inputs = INPUTS.astype(dtype)
+    points = attack_fn(lambda x: 0 * x, inputs, labels=LABELS, epsilon=0.25, norm=norm)
+    np.testing.assert_allclose(points, inputs, atol=0 if attack_fn is fgsm else rounding)
 
 
 def typed_network(dtype):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from jl1.attacks.apgd import apgd
+from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.square import square
 from jl1.attacks.square_patches import _odd_size, _patch_size, _pattern, image_shape, l2_patches, linf_patches, schedule
+from jl1.attacks.suite import strength
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 
@@ -18,7 +20,7 @@ IMAGES = jnp.full((40, 6, 5, 2), 0.5)
 
 
 def test_the_schedule_of_10000_queries_is_the_published_one():
-    shares = schedule(10_000, 0.8)
+    shares = schedule(10_000, 0.8, 10_000)
     for query, halvings in {
         0: 0,
         10: 0,
@@ -33,7 +35,13 @@ def test_the_schedule_of_10000_queries_is_the_published_one():
         8001: 9,
     }.items():
         assert shares[query] == 0.8 / 2**halvings
-    np.testing.assert_array_equal(schedule(5000, 0.8), shares[::2])  # rescaled
+    np.testing.assert_array_equal(schedule(5000, 0.8, 5000), shares[::2])  # rescaled
+    np.testing.assert_array_equal(schedule(5000, 0.8, 10_000), shares[:5000])  # as in AutoAttack
+
+
+def test_the_full_budgets_take_the_schedule_of_autoattack():
+    for budget in ("full", "few_classes"):
+        assert strength(BUDGETS[budget]["square"]) == {"num_queries": 5000, "schedule_queries": 10_000}
 
 
 def test_the_pattern_of_three_by_three_worked_out_by_hand():
@@ -66,7 +74,7 @@ def test_what_counts_as_an_image():
 
 
 def test_it_starts_with_vertical_stripes_at_the_border():
-    start = (np.asarray(linf_patches((6, 5, 2), 10, 0.8).start(KEY, IMAGES, 0.1)) - 0.5) / 0.1
+    start = (np.asarray(linf_patches((6, 5, 2), schedule(10, 0.8, 10)).start(KEY, IMAGES, 0.1)) - 0.5) / 0.1
     np.testing.assert_allclose(np.abs(start), 1.0, rtol=1e-5)
     assert (start == start[:, :1]).all()
     assert abs(np.sign(start[:, 0]).mean()) < 0.25  # both signs
@@ -74,7 +82,7 @@ def test_it_starts_with_vertical_stripes_at_the_border():
 
 
 def test_linf_proposals_change_one_window_to_one_sign_a_channel():
-    patches, points = linf_patches((6, 5, 2), 10, 0.3), IMAGES + 0.0
+    patches, points = linf_patches((6, 5, 2), schedule(10, 0.3, 10)), IMAGES + 0.0
     changed = np.asarray(patches.propose(KEY, jnp.asarray(0), points, IMAGES, 0.1)) != 0.5
     assert (changed.sum(axis=(1, 2)) == 9).all()  # round(sqrt(0.3 * 30)) = 3
     rows, columns = (changed.any(axis=axis).any(axis=-1) for axis in (2, 1))
@@ -86,7 +94,7 @@ def test_linf_proposals_change_one_window_to_one_sign_a_channel():
 @pytest.mark.parametrize("shape", [(6, 5, 2), (7, 7, 1), (1, 12, 1), (2, 2, 3)])
 def test_l2_starts_and_proposals_have_the_full_length(shape):
     images = jnp.full((15, *shape), 0.5)
-    patches = l2_patches(shape, 10, 0.8)
+    patches = l2_patches(shape, schedule(10, 0.8, 10))
     points, propose = jax.jit(patches.start)(KEY, images, 0.3), jax.jit(patches.propose)
     for query in range(4):
         np.testing.assert_allclose(np.linalg.norm((points - images).reshape(15, -1), axis=1), 0.3, rtol=1e-4)
@@ -96,7 +104,7 @@ def test_l2_starts_and_proposals_have_the_full_length(shape):
 @pytest.mark.parametrize("length", [0.3, 0.1])  # a perturbation that the range cut short gives the window the rest
 def test_l2_proposals_keep_what_lies_outside_both_windows(length):
     images = jnp.full((30, 9, 9, 1), 0.5)
-    patches = l2_patches((9, 9, 1), 10_000, 0.1)
+    patches = l2_patches((9, 9, 1), schedule(10_000, 0.1, 10_000))
     points = jax.jit(patches.start)(KEY, images, length)
     changed = np.abs(jax.jit(patches.propose)(KEY, jnp.asarray(9000), points, images, 0.3) - points) > 1e-6
     assert (changed.sum(axis=(1, 2, 3)) <= 18).all()  # two windows of three by three
@@ -130,7 +138,9 @@ def test_it_needs_no_gradient(norm):
     assert lost < 0.6
 
 
-@pytest.mark.parametrize("options", [{"num_queries": 0}, {"first_share": 0.0}, {"first_share": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"num_queries": 0}, {"schedule_queries": 0}, {"first_share": 0.0}, {"first_share": 1.5}]
+)
 def test_senseless_work_is_refused(options):
-    with pytest.raises(ValueError, match=r"at least 1, and in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"at least 1; first_share=.*: in \(0, 1\]"):
         square(lambda x: x, jnp.array([[0.5, 0.4]]), labels=jnp.array([0]), epsilon=0.1, key=KEY, **options)

@@ -112,6 +112,22 @@ def test_a_network_of_two_classes_is_audited_without_the_dlr():
     assert not [check.name for check in audit.checks if check.topic == "hygiene" and check.outcome == "WARN"]
 
 
+def test_a_constant_answer_on_labels_that_are_mostly_one_class_is_no_classifier():
+    labels = np.int32(np.arange(40) % 10 == 0)  # a tenth
+    audit = audit_network(
+        lambda params, inputs: jnp.stack([params + 0 * inputs[:, 0], 0 * inputs[:, 0]], axis=1),
+        jnp.float32(1.0),
+        inputs=np.full((40, 3), 0.5, np.float32),
+        labels=labels,
+        epsilon=0.1,
+        key=KEY,
+        suite=SUITE,
+        num_examined=4,
+    )
+    assert audit.conclusion.finding == "no classifier"
+    assert "90.0% without attack, where chance is 90.0%" in audit.conclusion.sentence
+
+
 @pytest.mark.parametrize(("num_classes", "budget"), [(2, "few_classes"), (3, "few_classes"), (4, "fast")])
 def test_the_budget_follows_the_number_of_classes(monkeypatch, num_classes, budget):
     # the attacks themselves are left out: none of the points stands, so that the audit ends before the measures

@@ -57,3 +57,25 @@ def test_batches_give_the_same_as_one_call_and_eq_2_holds_on_a_random_network():
     check = segment_check(norms, radius)
     assert check.outcome == "PASS"
     assert check.values["cases"] == 7 * 3  # the margin to the class itself is constant
+
+
+def walk_of_the_step(**changes):
+    norms = walk_segments(STEP, STEP_PARAMS, starts=np.zeros((1, 1)), ends=np.ones((1, 1)), labels=np.zeros(1, int))
+    return norms._replace(**changes)
+
+
+def test_a_change_through_pieces_too_short_to_count_is_a_warning_and_no_violation():
+    norms = walk_of_the_step(supremum=np.zeros((1, 2)), uncounted=np.array([[0.0, 1.0]]))
+    check = segment_check(norms, np.ones(1))
+    assert (check.outcome, check.values["above_supremum"]) == ("WARN", 0)
+
+
+def test_a_change_where_no_gradient_was_met_is_a_violation():
+    check = segment_check(walk_of_the_step(supremum=np.zeros((1, 2))), np.ones(1))
+    assert (check.outcome, check.values["above_supremum"]) == ("FAIL", 1)
+
+
+def test_the_rounding_of_large_logits_is_no_violation():
+    norms = walk_of_the_step()
+    small = norms._replace(supremum=norms.supremum / 8, change=norms.change / 1e3, logit_size=np.array([1e6]))
+    assert segment_check(small, np.full(1, 1e-3)).outcome == "PASS"

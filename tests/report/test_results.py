@@ -345,7 +345,6 @@ def test_a_spreadsheets_mark_of_unicode_is_no_part_of_a_name(tmp_path):
         ("interval_high", "90", "a number from 0 to 1"),
         ("status", "done", "finished, interrupted, missing"),
         ("when", "later", "final, on the way"),
-        ("when", "on the way", "be the epoch, 1 or more, of a figure taken on the way"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_refused_with_its_line(tmp_path, column, value, said):
@@ -353,6 +352,13 @@ def test_a_cell_that_cannot_be_read_is_refused_with_its_line(tmp_path, column, v
     with pytest.raises(UserError, match=rf"^--rows: .*rows\.csv, line 3: {column} is .*, and must be {said}") as caught:
         read_results([], [path])
     assert value.strip('"') in str(caught.value)
+
+
+@pytest.mark.parametrize("epoch", [{}, {"epoch": ""}, {"epoch": "0"}, {"epoch": "0.0"}])
+def test_a_figure_on_the_way_needs_its_epoch(tmp_path, epoch):
+    path = csv_of(tmp_path / "rows.csv", ROW | {"when": "on the way"} | epoch)
+    with pytest.raises(UserError, match="line 2: when is 'on the way', and must come with the epoch, 1 or more"):
+        read_results([], [path])
 
 
 def test_empty_cells_keep_their_defaults(tmp_path):

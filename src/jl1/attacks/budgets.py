@@ -34,13 +34,13 @@ BUDGETS: Mapping[str, Mapping[str, Stage]] = {
         "apgd_ce": Stage(partial(apgd, num_steps=100)),
         "apgd_t": Stage(partial(apgd_targeted, num_steps=100), num_targets=9),
         "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000)),
+        "square": Stage(partial(square, num_queries=5000, schedule_queries=10_000)),
     },
     "few_classes": {
         "apgd_ce": Stage(partial(apgd, num_steps=100)),
         "apgd_t": Stage(partial(apgd_targeted, num_steps=100, loss_fn=targeted_margin), num_targets=9),
         "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000)),
+        "square": Stage(partial(square, num_queries=5000, schedule_queries=10_000)),
     },
     "fast": {
         "apgd_ce": Stage(partial(apgd, num_steps=40)),

@@ -15,6 +15,7 @@ from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import LINF, Norm, check_task, random_start
 from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
+from jl1.labels import decisions
 
 
 def fgsm(
@@ -129,6 +130,7 @@ def predicted_labels(logits_fn: LogitsFn, inputs: Inputs) -> Labels:
         inputs: Batch of examples.
 
     Returns:
-        One class an example; the first of several with the highest logit.
+        One class an example; the first of several with the highest logit; -1 where a logit is no number, so that such a
+        point counts as misclassified whatever its label.
     """
-    return jnp.argmax(logits_fn(inputs), axis=-1)
+    return decisions(logits_fn(inputs))

@@ -12,10 +12,8 @@ from jl1.array_types import Inputs, Labels, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, known, project
 from jl1.inputs import check_floating
 from jl1.labels import check_labels
-from jl1.per_example import spread
+from jl1.per_example import spread, tiny
 from jl1.shares import draw_rows
-
-_TINY = 1e-12
 
 
 class Norm(NamedTuple):
@@ -77,7 +75,7 @@ def random_border_point(
     num_rows, *features = inputs.shape
     noise = draw_rows(lambda rows: norm.noise(key, (rows, *features), inputs.dtype), num_rows)
     radii = jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (num_rows,))
-    return jnp.clip(inputs + noise * spread(radii / (norm.length(noise) + _TINY), inputs), lower, upper)
+    return jnp.clip(inputs + noise * spread(radii / (norm.length(noise) + tiny(noise)), inputs), lower, upper)
 
 
 def _rows(vectors: Inputs) -> Float[Array, " batch features"]:
@@ -107,14 +105,14 @@ def _l2_ascent(gradient: Inputs) -> Inputs:
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
     largest = _linf_length(gradient)
     scaled = gradient / spread(jnp.where(largest > 0, largest, 1), gradient)
-    return scaled / spread(_l2_length(scaled) + _TINY, gradient)
+    return scaled / spread(_l2_length(scaled) + tiny(scaled), gradient)
 
 
 def _l2_project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Shrink the perturbation to length epsilon, then clip to the range, which only shrinks it more (as in APGD)."""
     perturbation = points - centre
     length = _l2_length(perturbation)
-    shrunk = perturbation * spread(jnp.minimum(1.0, epsilon / jnp.maximum(length, _TINY)), points)
+    shrunk = perturbation * spread(jnp.minimum(1.0, epsilon / jnp.maximum(length, tiny(length))), points)
     return jnp.clip(centre + shrunk, lower, upper)
 
 
@@ -128,7 +126,7 @@ def _in_l2_ball(key: PRNGKey, shape: tuple[int, ...], dtype: jnp.dtype) -> Array
     size = math.prod(shape[1:])
     length = jax.random.uniform(length_key, shape[:1], dtype) ** (1 / size)
     direction = jax.random.normal(direction_key, shape, dtype)
-    return direction * spread(length / (_l2_length(direction) + _TINY), direction)
+    return direction * spread(length / (_l2_length(direction) + tiny(direction)), direction)
 
 
 def _check_l2_radius(epsilon: Scalar, lower: float, upper: float) -> None:

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, LogitsFn, Mask, PerExample, Scalar
-from jl1.labels import check_labels, one_hot
-
-_TINY = 1e-12
+from jl1.labels import check_labels, decisions, one_hot
+from jl1.per_example import tiny
 
 
 @runtime_checkable
@@ -72,7 +71,7 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
         [-0.25]
     """
     first, _, third = _highest(logits, 3, "dlr")
-    return margin(logits, labels) / (first - third + _TINY)
+    return margin(logits, labels) / (first - third + tiny(logits))
 
 
 def targeted_dlr(logits: Logits, labels: Labels, *, targets: Labels) -> PerExample:
@@ -90,7 +89,7 @@ def targeted_dlr(logits: Logits, labels: Labels, *, targets: Labels) -> PerExamp
         ValueError: Fewer than four classes.
     """
     first, _, third, fourth = _highest(logits, 4, "targeted_dlr")
-    return targeted_margin(logits, labels, targets=targets) / (first - (third + fourth) / 2 + _TINY)
+    return targeted_margin(logits, labels, targets=targets) / (first - (third + fourth) / 2 + tiny(logits))
 
 
 def targeted_margin(logits: Logits, labels: Labels, *, targets: Labels) -> PerExample:
@@ -120,7 +119,7 @@ OBJECTIVES: Mapping[str, ExampleLossFn] = {
 def judge(logits_fn: LogitsFn, loss_fn: ExampleLossFn, labels: Labels, points: Inputs) -> tuple[PerExample, Mask]:
     """Evaluate by one forward pass what is raised, and which points are misclassified."""
     logits = logits_fn(points)
-    return loss_fn(logits, labels), jnp.argmax(logits, axis=-1) != labels
+    return loss_fn(logits, labels), decisions(logits) != labels
 
 
 def look(

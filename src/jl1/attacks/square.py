@@ -16,7 +16,7 @@ from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample
 from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import check_task
 from jl1.attacks.objectives import judge, margin
-from jl1.attacks.square_patches import PATCHES, Images, image_shape
+from jl1.attacks.square_patches import PATCHES, Images, image_shape, schedule
 from jl1.per_example import choose
 
 
@@ -38,6 +38,7 @@ def square(
     key: PRNGKey,
     num_queries: int = 5000,
     first_share: float = 0.8,
+    schedule_queries: int | None = None,
     norm: NormName = "linf",
     lower: float = 0.0,
     upper: float = 1.0,
@@ -45,11 +46,11 @@ def square(
     """Attack by random patches, each kept where it raises the margin max_{i != y} z_i - z_y.
 
     Begins with vertical stripes (L-infinity) or a grid of patches (L2). The patches shrink from `first_share` of
-    the image on the published schedule, rescaled from 10,000 queries to `num_queries`. Inputs of shape (batch,
-    height, width, channels) are images; any others are taken as one row of pixels. Every example draws its own
-    places and signs, from all places where the patch fits (the authors' code leaves out the last row and column,
-    and shares the places among the examples of a batch). A beaten example keeps its point; the loop ends when all
-    are beaten. Not jitted; one compilation serves every epsilon.
+    the image on the published schedule, nine halvings in 10,000 queries, rescaled to `schedule_queries`. Inputs of
+    shape (batch, height, width, channels) are images; any others are taken as one row of pixels. Every example
+    draws its own places and signs, from all places where the patch fits (AutoAttack's copy leaves out the last row
+    and column, and shares the places among the examples of a batch). A beaten example keeps its point; the loop
+    ends when all are beaten. Not jitted; one compilation serves every epsilon.
 
     Args:
         logits_fn: Network with its parameters bound, a batch to LOGITS; no gradient of it is taken.
@@ -59,6 +60,8 @@ def square(
         key: Fixes the patches.
         num_queries: Forward passes after that of the start, at least 1.
         first_share: Share of the image that the first patches cover, in (0, 1].
+        schedule_queries: Queries that the whole schedule takes, at least 1: `num_queries` unless given, as published.
+            AutoAttack leaves it at 10,000 and makes 5,000 of them, so that its patches stay larger.
         norm: "linf" or "l2".
         lower: Lowest value an input may have.
         upper: Highest value an input may have.
@@ -67,15 +70,18 @@ def square(
         Adversarial inputs, within `epsilon` of `inputs` and in [lower, upper], detached.
 
     Raises:
-        ValueError: `num_queries` below 1, `first_share` outside (0, 1], inputs that are not floating, labels that are
-            not one integer an example, an unknown norm, or a number for epsilon that is negative or (in L-infinity)
-            above upper - lower.
+        ValueError: `num_queries` or `schedule_queries` below 1, `first_share` outside (0, 1], inputs that are not
+            floating, labels that are not one integer an example, an unknown norm, or a number for epsilon that is
+            negative or (in L-infinity) above upper - lower.
     """
     check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
-    if num_queries < 1 or not 0 < first_share <= 1:
-        raise ValueError(f"num_queries={num_queries}, first_share={first_share}: at least 1, and in (0, 1]")
+    length = num_queries if schedule_queries is None else schedule_queries
+    if min(num_queries, length) < 1 or not 0 < first_share <= 1:
+        raise ValueError(
+            f"num_queries={num_queries}, schedule_queries={length}: at least 1; first_share={first_share}: in (0, 1]"
+        )
     epsilon, images = typed_as(inputs, epsilon), jax.lax.stop_gradient(inputs).reshape(image_shape(inputs.shape))
-    patches = PATCHES[norm](images.shape[1:], num_queries, first_share)
+    patches = PATCHES[norm](images.shape[1:], schedule(num_queries, first_share, length))
 
     def judge_images(points: Images) -> tuple[PerExample, Mask]:
         return judge(logits_fn, margin, labels, points.reshape(inputs.shape))

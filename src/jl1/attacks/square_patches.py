@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jl1.array_types import PRNGKey, Scalar
+from jl1.per_example import tiny
 from jl1.shares import draw_rows
 
 Images = Float[Array, "batch height width channels"]
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the share, after so many of 10,000 queries
-_TINY = 1e-12
 
 
 class Patches(NamedTuple):
@@ -41,16 +41,16 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (shape[0], 1, int(np.prod(shape[1:], dtype=int)), 1)
 
 
-def schedule(num_queries: int, first_share: float) -> np.ndarray:
-    """Return the share of the image that a patch covers, for every query: halved nine times on the way."""
-    of_10000 = np.arange(num_queries) * 10_000 // num_queries
+def schedule(num_queries: int, first_share: float, length: int) -> np.ndarray:
+    """Return the share of the image that a patch covers, for every query: halved nine times in `length` queries."""
+    of_10000 = np.arange(num_queries) * 10_000 // length
     return first_share / 2.0 ** np.searchsorted(_HALVINGS, of_10000, side="left")
 
 
-def linf_patches(shape: tuple[int, ...], num_queries: int, first_share: float) -> Patches:
+def linf_patches(shape: tuple[int, ...], shares: np.ndarray) -> Patches:
     """Squares of a random sign a channel, at the border of the ball; the start has vertical stripes."""
     height, width, channels = shape
-    sizes = jnp.array([_patch_size(share, height, width) for share in schedule(num_queries, first_share)])
+    sizes = jnp.array([_patch_size(share, height, width) for share in shares])
 
     def start(key: PRNGKey, images: Images, epsilon: Scalar) -> Images:
         return images + epsilon * _signs(key, (len(images), 1, width, channels), images.dtype)
@@ -64,15 +64,15 @@ def linf_patches(shape: tuple[int, ...], num_queries: int, first_share: float) -
     return Patches(start, propose)
 
 
-def l2_patches(shape: tuple[int, ...], num_queries: int, first_share: float) -> Patches:
+def l2_patches(shape: tuple[int, ...], shares: np.ndarray) -> Patches:
     """Patterns with two opposite bumps that take over the length of the perturbation from another window.
 
-    Each channel of a window keeps its own share of the length, as in Algorithm 3 (the authors' code gives every
+    Each channel of a window keeps its own share of the length, as in Algorithm 3 (AutoAttack's copy gives every
     channel the length of all of them; for one channel it is the same).
     """
     height, width, channels = shape
-    shares, first = np.unique(schedule(num_queries, first_share), return_inverse=True)
-    odd_sizes = [_odd_size(share, height, width) for share in shares]
+    kinds, first = np.unique(shares, return_inverse=True)
+    odd_sizes = [_odd_size(share, height, width) for share in kinds]
     kind_of, sizes = jnp.asarray(first), jnp.array(odd_sizes)
     patterns = jnp.asarray(np.stack([_both_ways(size, height, width) for size in odd_sizes]))
 
@@ -89,17 +89,17 @@ def l2_patches(shape: tuple[int, ...], num_queries: int, first_share: float) -> 
         pattern = jax.vmap(jnp.roll, (0, 0, None))(patterns[kind].astype(images.dtype)[turned], corners, (0, 1))
         bump = pattern[..., None] * _signs(sign_key, (len(images), 1, 1, channels), images.dtype)
         inside = jnp.where(window, old, 0.0)
-        bump = bump + inside / (_TINY + _channel_length(inside))
+        bump = bump + inside / (tiny(images) + _channel_length(inside))
         unused = jnp.maximum(epsilon**2 - _length(old) ** 2, 0.0) / channels
         taken = _channel_length(jnp.where(window | source, old, 0.0)) ** 2
-        bump = bump / (_TINY + _channel_length(bump)) * jnp.sqrt(unused + taken)
+        bump = bump / (tiny(images) + _channel_length(bump)) * jnp.sqrt(unused + taken)
         new = jnp.where(window, bump, jnp.where(source, 0.0, old))
-        return images + epsilon * new / (_TINY + _length(new))
+        return images + epsilon * new / (tiny(images) + _length(new))
 
     return Patches(start, propose)
 
 
-PATCHES: Mapping[str, Callable[[tuple[int, ...], int, float], Patches]] = {"linf": linf_patches, "l2": l2_patches}
+PATCHES: Mapping[str, Callable[[tuple[int, ...], np.ndarray], Patches]] = {"linf": linf_patches, "l2": l2_patches}
 """By the name of the norm."""
 
 

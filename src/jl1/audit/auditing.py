@@ -135,10 +135,11 @@ def audit_network(
     radii = {radius for _, radius in standing if radius > 0}
     certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
-    checks += order_checks(standing, epsilon, num_classes=num_classes) + examined.checks
+    chance = float(np.unique(labels, return_counts=True)[1].max()) / len(labels)
+    checks += order_checks(standing, epsilon, chance=chance) + examined.checks
     checks += [segment_check(segments.norms, segments.radii)] if segments else []
     checks += [certificate_check(standing, certified, epsilon)] if certified else []
-    conclusion = _conclude(epsilon, standing, int(examined.broken.sum()), checks, num_classes)
+    conclusion = _conclude(epsilon, standing, int(examined.broken.sum()), checks, chance)
     return Audit(epsilon, standing, checks, conclusion, dict(examined.gradient_norms), segments, certified)
 
 
@@ -229,7 +230,7 @@ def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], 
     return {("certified", radius): subject.measure(step, epsilon=radius) for radius in sorted(radii)}
 
 
-def _conclude(epsilon: float, standing: Standing, num_broken: int, checks: list[Check], num_classes: int) -> Conclusion:
+def _conclude(epsilon: float, standing: Standing, num_broken: int, checks: list[Check], chance: float) -> Conclusion:
     """Weigh the checks with the accuracies; points that fell to an attack of the examination alone have fallen too."""
     stands = _under_all(standing, epsilon)
     return conclude(
@@ -238,5 +239,5 @@ def _conclude(epsilon: float, standing: Standing, num_broken: int, checks: list[
         clean=float(standing["clean", 0.0].mean()),
         fgsm=float(standing["fgsm", epsilon].mean()),
         strongest=(int(stands.sum()) - num_broken) / len(stands),
-        chance=1 / num_classes,
+        chance=chance,
     )

@@ -39,7 +39,7 @@ def conclude(
         clean: Accuracy without attack.
         fgsm: Accuracy under FGSM.
         strongest: Accuracy under all attacks together.
-        chance: That of a constant answer.
+        chance: Accuracy of the best constant answer.
 
     Returns:
         The conclusion.

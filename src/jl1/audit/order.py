@@ -32,14 +32,14 @@ LARGE_RADIUS = 0.5
 """In a range of [0, 1] every image can be made grey, so that no more than one class is left (arXiv:1902.06705)."""
 
 
-def order_checks(standing: Standing, epsilon: float, *, num_classes: int) -> list[Check]:
+def order_checks(standing: Standing, epsilon: float, *, chance: float) -> list[Check]:
     """Compare the accuracies under attacks and at radii.
 
     Args:
         standing: Verdicts on the same points; at `epsilon` those of `CHAIN` and `square`, and of `transfer` where there
             is another network; at other radii any.
         epsilon: The radius that is asked about.
-        num_classes: c; 1 / c is chance.
+        chance: Accuracy of the best constant answer.
 
     Returns:
         The checks, in the order of the report.
@@ -54,7 +54,7 @@ def order_checks(standing: Standing, epsilon: float, *, num_classes: int) -> lis
         _black_box(here, slack),
         _transfer(here, slack),
         _radii(accuracies, slack),
-        _large_radius(accuracies, num_classes, slack),
+        _large_radius(accuracies, chance, slack),
     ]
 
 
@@ -140,14 +140,14 @@ def _rises(accuracies: Mapping[tuple[str, float], float], slack: float) -> Itera
                 yield name, low, high, rise
 
 
-def _large_radius(accuracies: Mapping[tuple[str, float], float], num_classes: int, slack: float) -> Check:
+def _large_radius(accuracies: Mapping[tuple[str, float], float], chance: float, slack: float) -> Check:
     """Look whether a radius of half the range leaves nothing."""
     at_large = [accuracy for (_, radius), accuracy in accuracies.items() if radius == LARGE_RADIUS]
     name = f"nothing is left at {LARGE_RADIUS:g}"
     if not at_large:
         return Check(name, "order", "SKIP", f"no attack ran at {LARGE_RADIUS:g}", "Attack at it.", True, {})
     left = min(at_large)
-    outcome: Outcome = "FAIL" if left > 1 / num_classes + slack else "PASS"
-    figure = f"the best attack at {LARGE_RADIUS:g} leaves {left:.1%}; chance is {1 / num_classes:.1%}"
+    outcome: Outcome = "FAIL" if left > chance + slack else "PASS"
+    figure = f"the best attack at {LARGE_RADIUS:g} leaves {left:.1%}; chance is {chance:.1%}"
     advice = "The attacks do not work on this network: an image that may become grey cannot keep its class."
     return Check(name, "order", outcome, figure, advice, True, {"left": left})

@@ -20,7 +20,10 @@ from jl1.models import SequentialNet, make_apply_fn
 from jl1.segments import SegmentNorms, segment_gradient_norms
 
 ROUNDING = 1e-5
-"""Of the largest change: by so much a rounded change may exceed its bound."""
+"""Of the largest change, and of the logits: by so much a rounded change may exceed its bound."""
+
+UNCOUNTED = 1e-3
+"""Of the largest change: where pieces too short to count bring more of it, a walk says too little."""
 
 
 class Segments(NamedTuple):
@@ -96,11 +99,11 @@ def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"
     Returns:
         FAIL if Eq. 2 itself is violated, which would be an error of jl1; the ends alone are a figure, not a verdict.
     """
-    complete = np.asarray(norms.is_complete)[:, None]
-    supremum, change = np.asarray(norms.supremum), np.abs(norms.change)
-    larger_end = np.maximum(norms.at_start, norms.at_end)
-    slack = ROUNDING * max(float(change.max()), 1e-30)
-    cases = np.broadcast_to(complete, change.shape) & (supremum > 0)
+    supremum, change, uncounted = np.asarray(norms.supremum), np.abs(norms.change), np.asarray(norms.uncounted)
+    largest, larger_end = max(float(change.max()), 1e-30), np.maximum(norms.at_start, norms.at_end)
+    complete = np.asarray(norms.is_complete)[:, None] & (uncounted.max(axis=1, keepdims=True) <= UNCOUNTED * largest)
+    slack = ROUNDING * (largest + np.asarray(norms.logit_size)[:, None]) + uncounted
+    cases = complete & ((supremum > 0) | (change > slack))
     above = partial(_above, cases, change, radius[:, None], slack)
     with_supremum, with_ends, num_cases = above(supremum), above(larger_end), int(cases.sum())
     factor = float(np.median((supremum / np.maximum(larger_end, 1e-30))[cases])) if num_cases else float("nan")
@@ -111,13 +114,13 @@ def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"
     )
     advice = {
         "PASS": "",
-        "WARN": f"{int((~complete).sum())} walks were given up: shorten the segments.",
+        "WARN": f"{int((~complete).sum())} walks were given up or have pieces too short to measure: shorten them.",
         "FAIL": "Eq. 2 cannot be violated: report this as an error of jl1.",
     }[outcome]
     values = {"cases": float(num_cases), "above_supremum": float(with_supremum), "above_ends": float(with_ends)}
     return Check("Eq. 2 on segments", "defence", outcome, figure, advice, False, values | {"median_factor": factor})
 
 
-def _above(cases: np.ndarray, change: np.ndarray, radius: np.ndarray, slack: float, bound: np.ndarray) -> int:
+def _above(cases: np.ndarray, change: np.ndarray, radius: np.ndarray, slack: np.ndarray, bound: np.ndarray) -> int:
     """Count the cases above a bound."""
     return int(np.sum(cases & (change > radius * bound + slack)))

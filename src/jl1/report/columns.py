@@ -66,9 +66,10 @@ def check_cells(given: Frame) -> None:
                 _refuse_first(filled, ~(good & (numbers % 1 == 0)), "be a whole number, 0 or more")
             else:
                 _refuse_first(filled, ~good, "be a number, 0 or more, such as 0.3")
-    if {"when", "epoch"} <= {*given.columns}:
-        of_none = (given["when"] == ON_THE_WAY) & given["epoch"].str.fullmatch(r"0*(\.0*)?")
-        _refuse_first(given["epoch"], of_none, f"be the epoch, 1 or more, of a figure taken {ON_THE_WAY}")
+    if "when" in given:
+        epochs = given["epoch"] if "epoch" in given else pd.Series("", given.index)
+        no_epoch = (given["when"] == ON_THE_WAY) & epochs.str.fullmatch(r"0*(\.0*)?")
+        _refuse_first(given["when"], no_epoch, "come with the epoch, 1 or more, that the figure was taken after")
 
 
 def _refuse_first(cells: pd.Series, bad: pd.Series, wanted: str) -> None:
