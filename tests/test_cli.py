@@ -185,7 +185,7 @@ def test_a_signal_in_the_figures_ends_them_and_the_same_command_goes_on(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: there is no command 'trian', see jl1 --help; did you mean train?"),
+        (["trian"], "error: there is no command 'trian'; see jl1 --help; did you mean train?"),
         (["foo"], "error: there is no command 'foo'; see jl1 --help"),
         (["train", "--config.penalty.lamm=1"], r"no field config.penalty.lamm; did you mean config.penalty.lam?"),
         (["train", "--config.penalty.lam=much"], "could not convert string to float: 'much'"),

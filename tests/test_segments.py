@@ -102,8 +102,8 @@ def test_the_ends_can_miss_what_happens_between_them():
 def test_breakpoints_at_the_same_place_are_one():
     net = on_a_line([1, 1, 1, 1], [0.5] * 4, first_kernel=[1.0, 1.0, -1.0, -3.0])  # 2 (x - 0.5)+ + 4 (0.5 - x)+
     across, from_the_kink = walk_on_a_line(net, (0.0, 1.0), (0.5, 1.0))
-    assert across == [4, 4, 2, -1, -1, 2, True]
-    assert from_the_kink == [2, 0, 2, 1, 1, 1, True]  # slope 0 at the kink itself
+    assert across[:8] == [4, 4, 2, -1, -1, 2, True, 0]
+    assert from_the_kink[:7] == [2, 0, 2, 1, 1, 1, True]  # slope 0 at the kink itself
 
 
 @pytest.mark.usefixtures("x64")
@@ -194,7 +194,7 @@ def test_margins_are_outputs_of_the_network_that_computes_them():
         to_margins = jax.nn.one_hot(label, 3, dtype=starts.dtype)[:, None] - jnp.eye(3)
         output = {name: leaf @ to_margins for name, leaf in params["output"].items()}
         expected = segment_gradient_norms(module, {**params, "output": output}, starts=starts, ends=ends)
-        for one, other in zip(norms, expected, strict=True):
+        for one, other in zip(norms[:-1], expected[:-1], strict=True):  # the last is the size of the logits
             np.testing.assert_allclose(one[labels == label], other[labels == label], atol=1e-12)
         np.testing.assert_array_equal(norms.supremum[labels == label, label], 0)
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(open_console(), f"jl1 {version('jl1')}" if command in _VERSION else _help_on(named) if named else _help())
         return 0
     if command not in _COMMANDS:
-        say(errors, f"error: there is no command {command!r}, see jl1 --help{did_you_mean(command, _COMMANDS)}")
+        say(errors, f"error: there is no command {command!r}; see jl1 --help{did_you_mean(command, _COMMANDS)}")
         return EXIT_BAD_INPUT
     try:
         if command not in _WITHOUT_JAX:

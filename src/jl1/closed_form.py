@@ -94,6 +94,7 @@ def make_closed_form_gradient(
         ValueError: The network has no closed form, a name is unknown, or a layer's name occurs twice.
 
     Example:
+        >>> from jl1.models import Dense
         >>> class TwoLayers(nn.Module):
         ...     @nn.compact
         ...     def __call__(self, inputs):

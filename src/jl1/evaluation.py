@@ -110,6 +110,7 @@ def accuracy(
             attack refuses, or an attack without the radius or the key that it needs.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jl1.attacks.fgsm import fgsm
         >>> points = {"inputs": jnp.array([[0.5, 0.4], [0.9, 0.1]]), "labels": jnp.array([0, 0])}
         >>> apply_fn = lambda scale, inputs: scale * inputs

@@ -94,6 +94,7 @@ def standard_attack(
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from jl1.attacks.apgd import apgd
         >>> options = {"inputs": jnp.array([[0.5, 0.4], [0.9, 0.1]]), "labels": jnp.array([0, 0])}
         >>> stages = {"apgd": Stage(partial(apgd, num_steps=5))}
         >>> result = standard_attack(
