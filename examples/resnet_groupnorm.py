@@ -76,7 +76,7 @@ def train(
 
     check_classifier(partial(apply_fn, params), jnp.asarray(inputs[:4]))  # examples must not interact
     penalty = "jacobian_l1_sampled_classes" if lam > 0 else "none"
-    loss = make_loss(apply_fn, penalty=penalty, outputs="logits", scale="mean")
+    loss = make_loss(apply_fn, penalty=penalty, outputs="logits", scale="mean", smoothing=0.1)
 
     @jax.jit
     def step(params: Any, state: Any, inputs: jax.Array, labels: jax.Array, key: jax.Array) -> Any:

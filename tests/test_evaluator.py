@@ -15,7 +15,7 @@ from jl1.battery import Battery, file_stem
 from jl1.display import order_warnings
 from jl1.errors import UserError
 from jl1.evaluation import accuracy_interval
-from jl1.evaluator import EvaluationOptions, evaluate_run
+from jl1.evaluator import EvaluationOptions, _identity, evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.reporting import Reporter
 from jl1.trained import load_trained
@@ -186,6 +186,17 @@ def test_the_source_of_a_transfer_decides_no_other_attack(evaluated, attacked):
     assert verdicts.stands.mean() == next(
         row["accuracy"] for row in rows if row["attack"] == "fgsm" and row["epsilon"] == 0.1
     )
+
+
+def test_a_figure_takes_the_place_of_one_of_a_version_that_did_not_write_squares_schedule():
+    new = {"attack": "square", "num_queries": 5000, "schedule_queries": 10_000, "accuracy": 0.5}
+    old = {"attack": "square", "num_queries": 5000, "accuracy": 0.6, "points": "test"}
+    both = [{"attack": "worst_case", "attacks": {"fgsm": {}, "square": row}} for row in (old, new)]
+    assert _identity(new) == _identity(old) != _identity(old | {"num_queries": 200})
+    for row in both:
+        row["attacks"]["square"].pop("accuracy", None)
+        row["attacks"]["square"].pop("points", None)
+    assert _identity(both[0]) == _identity(both[1]) != _identity({"attack": "worst_case", "attacks": {"fgsm": {}}})
 
 
 def test_attacks_that_differ_in_the_loss_alone_have_files_and_names_of_their_own():

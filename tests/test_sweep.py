@@ -24,7 +24,7 @@ from jl1.sweep import expand
 from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
-from jl1.sweep.scheduler import State
+from jl1.sweep.scheduler import State, _has_ended
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,14 @@ def test_a_run_with_a_damaged_result_has_failed_and_stops_no_other(two_sweeps, t
     assert f"failed earlier, and not tried again: {last.name} (exit status unknown)" in output
     assert "failed.json is damaged: it has no 'exit_status'" in output
     assert records.is_finished(folder / second.name)
+
+
+def test_to_ask_whether_a_run_has_ended_makes_no_folder(two_sweeps, tmp_path):
+    folder = two_sweeps[0]
+    assert not _has_ended(tmp_path / "moved_away")
+    assert list(tmp_path.iterdir()) == []
+    ended = [_has_ended(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    assert ended.count(True) == len(list(folder.glob("*/result.json"))) > 0
 
 
 def test_a_run_that_cannot_be_opened_is_said_with_the_reason(tmp_path, monkeypatch, capsys):

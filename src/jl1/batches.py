@@ -83,7 +83,7 @@ def measure(
         What the step returns, as NumPy arrays with a row for each of all examples.
 
     Raises:
-        ValueError: No examples, or a `batch_size` below 1.
+        ValueError: As `over_batches`.
 
     Example:
         >>> step = lambda params, inputs, labels: {"sum": params + inputs.sum(axis=1)}

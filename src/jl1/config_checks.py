@@ -135,21 +135,13 @@ _CHOICES = {
     "training.stopping": tuple(STOPPING),
     "training.weights": ("last", "best"),
 }
-
-
 _COUNTS = (
     *("data.validation_size", "penalty.memory_mb", "penalty.outputs_per_pass", "penalty.num_draws"),
     *("training.num_epochs", "training.batch_size", "training.stopping_epochs"),
     *("evaluation.pgd_steps", "evaluation.pgd_restarts", "evaluation.batch_size", "evaluation.max_points"),
 )
-
-
 _SEEDS = ("seed", "seeds.init", "seeds.order", "seeds.attack", "data.split_seed")
-
-
 _BELOW_ONE = ("adversarial.smoothing", "training.smoothing", "optimizer.b1", "optimizer.b2")
-
-
 _RANGES = {
     **dict.fromkeys(_SEEDS, (0, 2**32 - 1, "in [0, 2**32)")),
     **dict.fromkeys(_COUNTS, (1, float("inf"), "at least 1")),

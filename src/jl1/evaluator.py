@@ -1,6 +1,6 @@
 """The attacks on a trained run: batch after batch, each kept on disk, so that an interrupted evaluation goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,5 +162,12 @@ class _Evaluation:
 
 def _identity(row: Row) -> dict[str, Any]:
     """Return what tells one accuracy from another."""
-    figures = ("accuracy", "interval", "broken_by", "num_points", "epoch", "checkpoint", "verdicts")
-    return {"points": "test", "norm": "linf"} | {key: value for key, value in row.items() if key not in figures}
+    figures = ("accuracy", "interval", "broken_by", "num_points", "epoch", "checkpoint", "verdicts", "attacks")
+    members = {name: _strength(settings) for name, settings in row.get("attacks", {}).items()}
+    rest = {key: value for key, value in row.items() if key not in figures}
+    return {"points": "test", "norm": "linf", "attacks": members} | _strength(rest)
+
+
+def _strength(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what earlier versions did not write, so that a new figure takes the place of theirs."""
+    return {key: value for key, value in settings.items() if key != "schedule_queries"}

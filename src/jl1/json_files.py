@@ -54,7 +54,7 @@ def write_json(path: Path, value: Any) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """Write a file under a temporary name, then rename it."""
     temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -91,7 +91,7 @@ def keep_lines(path: Path, num_lines: int) -> None:
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
     """Add a line of JSON to a file."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -114,7 +114,7 @@ def misfit(value: Any, form: Any, name: str = "its content") -> str | None:
 def _read_text(path: Path) -> str | None:
     """Read a file, or return None if there is none."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:

@@ -106,17 +106,15 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: s
 
     geometry = {"window_strides": (layer.stride,) * 2, "padding": layer.padding}
     layout = ("NHWC", "HWIO", "NHWC")
-    rounded = partial(round_factor, precision)  # and sums in float32: a transpose would round its result otherwise
-    product = partial(
-        jax.lax.conv_general_dilated, precision=PRECISIONS[precision], dimension_numbers=layout, **geometry
-    )
+    convolution = partial(jax.lax.conv_general_dilated, **geometry, dimension_numbers=layout)
+    product, rounded = with_precision(precision, convolution), partial(round_factor, precision)
 
     def convolve(kernel: Kernel, images: Array) -> Array:
-        return product(images, kernel)
+        # to be transposed, with rounded factors in float32: the transpose of a bfloat16 product would round its result
+        return convolution(images, kernel, precision=PRECISIONS[precision])
 
     def push(kernel: Kernel, tangents: Rows) -> Rows:
-        pushed = convolve(rounded(kernel), rounded(_merge_axes(tangents)))
-        return pushed.reshape(*tangents.shape[:2], *output_shape)
+        return product(_merge_axes(tangents), kernel).reshape(*tangents.shape[:2], *output_shape)
 
     def pull(kernel: Kernel, rows: Rows, fn: Callable[[Array], Array]) -> Rows:
         images = jax.ShapeDtypeStruct((rows.shape[0] * rows.shape[1], *input_shape), rows.dtype)

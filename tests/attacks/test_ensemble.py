@@ -170,7 +170,8 @@ def test_the_published_budgets():
     full = BUDGETS["full"]
     assert list(full) == ["apgd_ce", "apgd_t", "fab_t", "square"]
     assert [stage.num_targets for stage in full.values()] == [0, 9, 9, 0]
-    assert [stage.attack_fn.keywords for stage in full.values()] == [{"num_steps": 100}] * 3 + [{"num_queries": 5000}]
+    square = {"num_queries": 5000, "schedule_queries": 10_000}
+    assert [stage.attack_fn.keywords for stage in full.values()] == [{"num_steps": 100}] * 3 + [square]
 
 
 def planted(targets, inputs):

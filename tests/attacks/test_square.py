@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from jl1.attacks.apgd import apgd
-from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.square import square
 from jl1.attacks.square_patches import _odd_size, _patch_size, _pattern, image_shape, l2_patches, linf_patches, schedule
-from jl1.attacks.suite import strength
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes", "quick_compile")
 
@@ -37,11 +35,6 @@ def test_the_schedule_of_10000_queries_is_the_published_one():
         assert shares[query] == 0.8 / 2**halvings
     np.testing.assert_array_equal(schedule(5000, 0.8, 5000), shares[::2])  # rescaled
     np.testing.assert_array_equal(schedule(5000, 0.8, 10_000), shares[:5000])  # as in AutoAttack
-
-
-def test_the_full_budgets_take_the_schedule_of_autoattack():
-    for budget in ("full", "few_classes"):
-        assert strength(BUDGETS[budget]["square"]) == {"num_queries": 5000, "schedule_queries": 10_000}
 
 
 def test_the_pattern_of_three_by_three_worked_out_by_hand():

@@ -37,7 +37,7 @@ def test_the_budget_and_the_steps_set_the_strength():
     assert strength(fast["pgd"]["pgd"]) == {"num_steps": 7, "num_restarts": 3}
     assert strength(fast["apgd_dlr"]["apgd_dlr"]) == {"num_steps": 40, "loss_fn": "dlr"}
     assert strength(full["apgd_t"]["apgd_t"]) == {"num_steps": 100, "num_targets": 9}
-    assert strength(full["square"]["square"]) == {"num_queries": 5000}
+    assert strength(full["square"]["square"]) == {"num_queries": 5000, "schedule_queries": 10_000}
     assert full["standard"] is BUDGETS["full"]
     assert fast["fab_t"]["fab_t"] is BUDGETS["full"]["fab_t"]  # the fast budget has none of its own
     assert (ATTACKS[0], ATTACKS[-1]) == ("clean", "standard")

@@ -107,6 +107,9 @@ def test_an_interrupted_run_is_marked(real_result, tmp_path):
         (b"\xff\xfe\x00", "is damaged"),
         ("accuracy", "the accuracy 98.0 under clean is not in [0, 1]"),
         ("config", "it has no 'penalty'"),
+        ("num_examples", "could not convert string to float: 'ten'"),
+        ("interval", "could not convert string to float: 'low'"),
+        ("warmup", "could not convert string to float: 'some'"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_named_and_left_out(real_result, tmp_path, content, said):
@@ -117,6 +120,12 @@ def test_a_damaged_or_foreign_file_is_named_and_left_out(real_result, tmp_path, 
     elif content == "config":
         made = result_like(real_result)
         del made["config"]["penalty"]
+        content = json.dumps(made)
+    elif content == "warmup":
+        content = json.dumps(result_like(real_result, adversarial__epsilon=0.1, adversarial__warmup_epochs="some"))
+    elif content in ("num_examples", "interval"):
+        made = result_like(real_result)
+        made["accuracies"][0] |= {"num_examples": "ten"} if content == "num_examples" else {"interval": ["low", 0.9]}
         content = json.dumps(made)
     bad.write_bytes(content if isinstance(content, bytes) else content.encode())
     results = read_results([tmp_path])

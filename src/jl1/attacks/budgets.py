@@ -29,18 +29,20 @@ class Stage(NamedTuple):
     num_restarts: int = 0
 
 
+_SQUARE = Stage(partial(square, num_queries=5000, schedule_queries=10_000))  # AutoAttack does not rescale the schedule
+
 BUDGETS: Mapping[str, Mapping[str, Stage]] = {
     "full": {
         "apgd_ce": Stage(partial(apgd, num_steps=100)),
         "apgd_t": Stage(partial(apgd_targeted, num_steps=100), num_targets=9),
         "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000, schedule_queries=10_000)),
+        "square": _SQUARE,
     },
     "few_classes": {
         "apgd_ce": Stage(partial(apgd, num_steps=100)),
         "apgd_t": Stage(partial(apgd_targeted, num_steps=100, loss_fn=targeted_margin), num_targets=9),
         "fab_t": Stage(partial(fab, num_steps=100), num_targets=9),
-        "square": Stage(partial(square, num_queries=5000, schedule_queries=10_000)),
+        "square": _SQUARE,
     },
     "fast": {
         "apgd_ce": Stage(partial(apgd, num_steps=40)),
@@ -49,8 +51,7 @@ BUDGETS: Mapping[str, Mapping[str, Stage]] = {
     },
 }
 """Stages by name. `full` is the published standard version; `few_classes` has the margin in place of the targeted DLR,
-which needs four classes; `fast` is a first look with fewer steps, targets and queries and
-without FAB."""
+which needs four classes; `fast` is a first look with fewer steps, targets and queries and without FAB."""
 
 
 def find_budget(name: str) -> Mapping[str, Stage]:

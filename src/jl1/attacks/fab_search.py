@@ -17,8 +17,8 @@ from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import Norm
 from jl1.attacks.objectives import margin, targeted_margin
 from jl1.attacks.planes import step_to_plane
-from jl1.labels import one_hot
-from jl1.per_example import choose, spread
+from jl1.labels import decisions, one_hot
+from jl1.per_example import choose, spread, tiny
 
 _OVERSHOOT = 1.05  # eta: how far a step goes past the plane
 _BACKWARD = 0.9  # beta: the share of its perturbation that a misclassified point keeps
@@ -82,7 +82,7 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
         others = jnp.full_like(labels, index)
         gap = -targeted_margin(logits, labels, targets=others).astype(points.dtype)
         normal = pullback(_difference(logits, labels, others))[0]
-        distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + 1e-12))
+        distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + tiny(normal)))
         closer = distance < nearest.distance
         return _Plane(
             jnp.where(closer, distance, nearest.distance),
@@ -162,7 +162,7 @@ def _take(mask: Mask, one: _End, other: _End) -> _End:
 
 
 def _wrong(logits: Logits, labels: Labels) -> Mask:
-    return jnp.argmax(logits, axis=1) != labels
+    return decisions(logits) != labels
 
 
 def _difference(logits: Logits, labels: Labels, others: Labels) -> Logits:
@@ -177,7 +177,7 @@ def _approach(search: Search, plane: tuple[PerExample, Inputs], points: Inputs, 
     back = jnp.sum((normal * (points - inputs)).reshape(len(points), -1), axis=1)
     both = [jnp.concatenate(pair) for pair in ((points, inputs), (normal, normal), (gap, gap + back))]
     steps = step_to_plane(*both, norm=search.norm, lower=search.lower, upper=search.upper)
-    lengths = jnp.maximum(search.norm.length(steps), 1e-8)
+    lengths = jnp.maximum(search.norm.length(steps), max(1e-8, tiny(steps)))
     (step, step_from_inputs), (length, length_from_inputs) = (jnp.split(values, 2) for values in (steps, lengths))
     bias = spread(jnp.minimum(length / (length + length_from_inputs), _MOST_BIAS), points)
     mixed = (1 - bias) * (points + _OVERSHOOT * step) + bias * (inputs + _OVERSHOOT * step_from_inputs)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, Logits, LogitsFn, Mask, NormAttackFn, PRNGKey, Scalar
 from jl1.attacks.fgsm import predicted_labels
-from jl1.labels import check_labels, one_hot
+from jl1.labels import check_labels, decisions, one_hot
 from jl1.per_example import choose
 
 
@@ -91,7 +91,7 @@ def over_targets(attack_fn: TargetedAttackFn, *, num_targets: int = 9) -> NormAt
             won = ~beaten & (predicted_labels(logits_fn, points) != labels)
             return rank + 1, choose(won, points, best), beaten | won
 
-        limit, wrong = min(num_targets, logits.shape[1] - 1), jnp.argmax(logits, axis=1) != labels
+        limit, wrong = min(num_targets, logits.shape[1] - 1), decisions(logits) != labels
         state = jax.lax.while_loop(
             lambda carry: (carry[0] < limit) & ~jnp.all(carry[2]), one_target, (jnp.asarray(0), inputs, wrong)
         )

@@ -114,7 +114,9 @@ def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"
     )
     advice = {
         "PASS": "",
-        "WARN": f"{int((~complete).sum())} walks were given up or have pieces too short to measure: shorten them.",
+        "WARN": "No margin changes on these segments."
+        if complete.all()
+        else f"{int((~complete).sum())} walks were given up or have pieces too short to measure: shorten them.",
         "FAIL": "Eq. 2 cannot be violated: report this as an error of jl1.",
     }[outcome]
     values = {"cases": float(num_cases), "above_supremum": float(with_supremum), "above_ends": float(with_ends)}

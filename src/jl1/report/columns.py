@@ -84,7 +84,7 @@ def complete(given: Frame) -> Frame:
     table: Frame = given.reindex(columns=[*COLUMNS])
     for name in COLUMNS:
         if name in _NUMBERS:
-            table[name] = table[name].astype(float)  # not pandas' own reader, which older versions round by
+            table[name] = table[name].astype(float)  # `to_numeric` of older pandas is off in the last digit
         else:
             table[name] = table[name].astype(object).where(table[name].notna(), _DEFAULTS.get(name, "")).astype(str)
     table[[*_ZERO]] = table[[*_ZERO]].fillna(0.0)

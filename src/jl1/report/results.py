@@ -203,9 +203,9 @@ def _figure(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
     epoch, accuracy = row.get("epoch", result["num_epochs"]), float(row["accuracy"])
     if not 0 <= accuracy <= 1:
         raise ValueError(f"the accuracy {accuracy} under {row['attack']} is not in [0, 1]")
-    low, high = row.get("interval", (math.nan, math.nan))
+    low, high = map(float, row.get("interval", (math.nan, math.nan)))
     return {
-        "epoch": epoch,
+        "epoch": float(epoch),
         "when": FINAL if epoch == result["num_epochs"] else ON_THE_WAY,
         "attack": row["attack"],
         "strength": full_attack_name(row),
@@ -214,7 +214,7 @@ def _figure(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]
         "labels": row["labels"],
         "points": row.get("points", result["config"]["evaluation"]["points"]),
         "rule": "standing" if "broken_by" in row and row["attack"] != "clean" else "attacked",
-        "num_examples": row["num_examples"],
+        "num_examples": float(row["num_examples"]),
         "accuracy": accuracy,
         "interval_low": low,
         "interval_high": high,

@@ -53,7 +53,7 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "model": config["model"]["name"],
         "method": _method(attack) if attacked else "",
         "train_epsilon": attack["epsilon"],
-        "warmup_epochs": attack.get("warmup_epochs", 0) if attacked else 0,
+        "warmup_epochs": float(attack.get("warmup_epochs", 0)) if attacked else 0.0,
         "penalty": _penalty(penalty) if penalised else "none",
         "outputs": penalty["outputs"] if penalised else "",
         "scale": penalty["scale"] if penalised else "",

@@ -33,10 +33,10 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in (path for pattern in PICTURES for path in folder.glob(pattern)):
-            picture.unlink()
         drawn = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else ([], [])
         pictures, warnings = drawn[0], [f"warning: {note}" for note in drawn[1]]
+        for old in {path for pattern in PICTURES for path in folder.glob(pattern)} - {*pictures}:
+            old.unlink()  # of an earlier call, beside tables that it is not of
         page = page._replace(notes=[*page.notes, *warnings])
         (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
         (folder / "table.tex").write_text(

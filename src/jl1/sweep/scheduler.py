@@ -236,8 +236,9 @@ def _has_ended(workdir: Path) -> bool:
 
     NFS may still say that there was none when the view last looked, until something is written into the folder.
     """
-    with suppress(UserError), hold_run(workdir, patience=0.0):
-        pass
+    if workdir.is_dir():  # the lock would make one that has been moved away
+        with suppress(UserError), hold_run(workdir, patience=0.0):
+            pass
     return _is_finished(workdir)
 
 
