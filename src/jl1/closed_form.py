@@ -108,13 +108,8 @@ def make_closed_form_gradient(
         >>> jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
         True
     """
-    _check_choices(module, outputs, scale, precision)
+    _check_choices(module, outputs, scale, precision, layer_names)
     convolution, names = convolution_form(module.convolution), layer_names or module.layer_names
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"layer_names={names}: a layer that is used twice has no closed form here; differentiate such "
-            "networks with jl1.make_gradient"
-        )
     kink, twins = KINKS[module.activation], (twin_loss_fn, twin_weight)
     loss_fns = (loss_fn,) if twin_loss_fn is None else (loss_fn, twin_loss_fn)
     differences = outputs != "logits" and all(_ignores_shifts(fn, module.num_classes) for fn in loss_fns)
@@ -142,18 +137,18 @@ def make_closed_form_gradient(
         size = min(examples_per_pass or fastest_examples(module, inputs), len(inputs))
         chunks = in_chunks(size, (inputs.reshape(len(inputs), -1), labels, weights))
         ((by_kernels, by_biases), losses, penalties) = _sum_over(at_chunk, chunks)
-        gradients = {
-            name: {"kernel": op.to_kernel(by_kernel), "bias": by_bias}
-            for name, op, by_kernel, by_bias in zip(names, net.ops, by_kernels, by_biases, strict=True)
-        }
-        gradients = {name: {leaf: gradients[name][leaf] for leaf in params[name]} for name in params}
+        kernels = (op.to_kernel(by_kernel) for op, by_kernel in zip(net.ops, by_kernels, strict=True))
+        whole = {name: {"kernel": one, "bias": two} for name, one, two in zip(names, kernels, by_biases, strict=True)}
+        gradients = {name: {leaf: whole[name][leaf] for leaf in params[name]} for name in params}
         penalties = penalties / num_entries
         return gradients, LossTerms(losses + lam * penalties, losses, penalties)
 
     return gradient_fn
 
 
-def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) -> None:
+def _check_choices(
+    module: nn.Module, outputs: str, scale: str, precision: str, layer_names: tuple[str, ...] | None
+) -> None:
     """Refuse what has no closed form."""
     if not has_closed_form(module):
         raise ValueError(
@@ -162,6 +157,11 @@ def _check_choices(module: nn.Module, outputs: str, scale: str, precision: str) 
         )
     if outputs not in HEADS or scale not in SCALES or precision not in PRECISIONS:
         raise ValueError(f"no closed form for outputs={outputs!r}, scale={scale!r}, precision={precision!r}")
+    if layer_names and len(set(layer_names)) < len(layer_names):
+        raise ValueError(
+            f"layer_names={layer_names}: a layer that is used twice has no closed form here; differentiate such "
+            "networks with jl1.make_gradient"
+        )
 
 
 def _ignores_shifts(loss_fn: ExampleLossFn, num_classes: int) -> bool:

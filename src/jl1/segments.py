@@ -167,17 +167,8 @@ def segment_gradient_norms(
             walk,
         )
     change, is_complete = outputs[1] - outputs[0], walk.position >= 1
-    return SegmentNorms(
-        supremum=walk.supremum,
-        at_start=at_start,
-        at_end=at_end,
-        change=change,
-        integral=walk.integral,
-        num_pieces=walk.num_pieces,
-        is_complete=is_complete,
-        uncounted=walk.uncounted,
-        logit_size=jnp.max(sizes, axis=0),
-    )
+    bounds, walked = (walk.supremum, at_start, at_end, change), (walk.integral, walk.num_pieces, is_complete)
+    return SegmentNorms(*bounds, *walked, uncounted=walk.uncounted, logit_size=jnp.max(sizes, axis=0))
 
 
 def _network(module: SequentialNet, params: Params, inputs: Inputs, pattern: Pattern | None) -> _Values:

@@ -127,11 +127,7 @@ def audit_network(
         has_output_layer=module is not None,
         progress=progress,
     )
-    segments = None
-    if module is not None and module.activation in KINKS:
-        progress("Eq. 2 on segments")
-        points = {"inputs": subject.inputs[:_NUM_SEGMENTS], "labels": subject.labels[:_NUM_SEGMENTS]}
-        segments = walk_to_twins(module, params, epsilon=epsilon, **points)
+    segments = _walk(subject, module, progress)
     radii = {radius for _, radius in standing if radius > 0}
     certified = _certify(subject._replace(inputs=inputs, labels=labels), module, radii, progress)
     checks += points_checks(standing, epsilon, num_points=num_points or len(inputs))
@@ -219,6 +215,15 @@ def _stands(
         batch_sizes=(size, max(size // 10, 1)),
     )
     return attacked.stands
+
+
+def _walk(subject: Subject, module: SequentialNet | None, progress: ProgressFn) -> Segments | None:
+    """Walk from some points to their FGSM twins where the network is piecewise linear."""
+    if module is None or module.activation not in KINKS:
+        return None
+    progress("Eq. 2 on segments")
+    points = {"inputs": subject.inputs[:_NUM_SEGMENTS], "labels": subject.labels[:_NUM_SEGMENTS]}
+    return walk_to_twins(module, subject.params, epsilon=subject.epsilon, **points)
 
 
 def _certify(subject: Subject, module: SequentialNet | None, radii: set[float], progress: ProgressFn) -> Standing:
