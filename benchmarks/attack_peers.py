@@ -38,7 +38,7 @@ from jl1.attacks.norms import NORMS
 from jl1.attacks.objectives import dlr
 from jl1.attacks.pgd import pgd
 from jl1.models import MODELS, Conv
-from jl1.trained import load_trained
+from jl1.runs.trained import load_trained
 
 _STEPS, _QUERIES, _PGD_STEPS = 100, 5000, 40
 _TOLERANCE = 1e-6  # for rounding, of a radius up to 1; of larger ones so many times as much

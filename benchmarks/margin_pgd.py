@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.objectives import OBJECTIVES
 from jl1.attacks.pgd import pgd
-from jl1.checkpoints import Checkpoints
-from jl1.config_files import config_from_dict
-from jl1.problems import create_problem, load_data
+from jl1.configuration.files import config_from_dict
 from jl1.records import read_config
-from jl1.trainer import snapshot_template
+from jl1.runs.checkpoints import Checkpoints
+from jl1.runs.problems import create_problem, load_data
+from jl1.runs.trainer import snapshot_template
 
 LOSSES = {"cross-entropy": OBJECTIVES["ce"], "margin": OBJECTIVES["margin"]}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jl1 import records
-from jl1.config_files import load_config
+from jl1.configuration.files import load_config
 from jl1.experiment import train_and_evaluate
 
 GRID = [

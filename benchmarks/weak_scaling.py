@@ -88,10 +88,10 @@ def measure(*, model: str, form: str, batch_size: int, num_steps: int, meeting: 
     import jax.numpy as jnp
     from jax.experimental import multihost_utils
 
-    from jl1.config_files import load_config
+    from jl1.configuration.files import load_config
     from jl1.data import epoch_indices
     from jl1.devices import Devices
-    from jl1.problems import create_problem, load_data
+    from jl1.runs.problems import create_problem, load_data
     from jl1.training import Examples, make_epoch, zero_totals
 
     jax.config.update("jax_default_matmul_precision", "float32")

@@ -9,9 +9,9 @@ command says. The rows are those that `jl1 table --workdir=DIR --out=OUT` wrote 
 import re
 from pathlib import Path
 
+from jl1.display.text_tables import Layout, as_markdown
 from jl1.report.pages import make_page
 from jl1.report.results import read_results
-from jl1.text_tables import Layout, as_markdown
 
 _CHECKOUT = Path(__file__).parents[1]
 _PAGE = Path(__file__).with_name("results.md")

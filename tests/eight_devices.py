@@ -23,7 +23,6 @@ from jl1.attacks.objectives import targeted_margin
 from jl1.attacks.pgd import pgd
 from jl1.attacks.square import square
 from jl1.batches import over_batches
-from jl1.checkpoints import Checkpoints, Snapshot
 from jl1.closed_form import make_closed_form_gradient
 from jl1.data import epoch_indices
 from jl1.devices import Devices
@@ -34,9 +33,10 @@ from jl1.hyperparameters import Hyperparameters
 from jl1.losses import cross_entropy, defended_loss, penalised_loss
 from jl1.models import create_model, make_apply_fn
 from jl1.penalties import ESTIMATORS, make_penalty
-from jl1.problems import create_problem, load_data
 from jl1.records import read_metrics
 from jl1.robust_losses import adversarial_loss, trades_loss
+from jl1.runs.checkpoints import Checkpoints, Snapshot
+from jl1.runs.problems import create_problem, load_data
 from jl1.training import Examples, TrainState, make_epoch, zero_totals
 
 KEY = jax.random.key(3)

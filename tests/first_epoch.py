@@ -1,7 +1,7 @@
 """Runs that are interrupted after their first epoch."""
 
 from jl1.experiment import train_and_evaluate
-from jl1.reporting import Reporter
+from jl1.runs.reporting import Reporter
 
 
 class _FirstEpoch(Reporter):

@@ -7,11 +7,11 @@ import sys
 import jax
 import numpy as np
 
-from jl1.checkpoints import Checkpoints
-from jl1.config_files import config_from_dict, load_config
-from jl1.problems import create_problem, load_data
+from jl1.configuration.files import config_from_dict, load_config
 from jl1.records import read_config
-from jl1.trainer import snapshot_template
+from jl1.runs.checkpoints import Checkpoints
+from jl1.runs.problems import create_problem, load_data
+from jl1.runs.trainer import snapshot_template
 
 OVERRIDES = (
     "--config.training.batch_size=400",

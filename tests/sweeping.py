@@ -5,7 +5,7 @@ from pathlib import Path
 
 TINY = """\
 from jl1.config import default_config
-from jl1.run_folder import open_run
+from jl1.runs.folder import open_run
 
 def get_config(arg="2000"):
     config = default_config()

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from quick import OVERRIDES, run_jl1
 
-from jl1.auditor import AuditOptions, audit_run
 from jl1.errors import UserError
+from jl1.runs.auditor import AuditOptions, audit_run
 
 FLAGS = ("--epsilon=0.1", "--max_points=60", "--num_examined=20", "--batch_size=60")
 

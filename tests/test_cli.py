@@ -17,12 +17,12 @@ from jl1 import records
 from jl1.cli import _COMMANDS, main
 from jl1.cli_flags import describe_flags
 from jl1.commands import evaluate
-from jl1.config_files import config_to_dict, run_name
-from jl1.config_flags import parse_config
-from jl1.display import show_result
+from jl1.configuration.files import config_to_dict, run_name
+from jl1.configuration.flags import parse_config
+from jl1.display.results import show_result
+from jl1.display.terminal import open_console
 from jl1.errors import UserError
-from jl1.run_folder import open_run
-from jl1.terminal import open_console
+from jl1.runs.folder import open_run
 
 PLAIN = ("--config=quickstart:plain", *OVERRIDES)
 

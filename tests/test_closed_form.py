@@ -11,10 +11,10 @@ import pytest
 from jl1.attacks.objectives import margin
 from jl1.closed_form import _ignores_shifts, has_closed_form, make_closed_form_gradient
 from jl1.gradients import make_gradient
-from jl1.linear_ops import make_linear_ops
 from jl1.losses import cross_entropy, defended_loss, penalised_loss, summed_defended_loss
 from jl1.models import CONVOLUTIONS, MODELS, AveragePool, Conv, Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import OUTPUTS, make_penalty
+from jl1.piecewise_linear.linear_ops import make_linear_ops
 
 NETS = {
     "one hidden layer": (Dense(7),),

@@ -4,8 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from jl1.config import default_config
-from jl1.config_checks import validate_config
-from jl1.config_fields import field_names, read_field
+from jl1.configuration.checks import validate_config
+from jl1.configuration.fields import field_names, read_field
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
 from jl1.models import MODELS

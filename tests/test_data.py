@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from jl1 import data, data_places, data_sources
+from jl1 import data
+from jl1.datasets import places, sources
 from jl1.errors import UserError
 
 MNIST_MD5 = {
@@ -110,7 +111,7 @@ def test_embedded_digits_are_balanced_in_every_prefix():
 
 def test_second_load_decodes_nothing_and_is_equal(digits, monkeypatch):
     first = data.load_dataset("mnist", data_dir=digits[0], validation_size=10)
-    monkeypatch.setattr(data_sources, "read_files", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(sources, "read_files", lambda *_: pytest.fail("decoded again"))
     second = data.load_dataset("mnist", data_dir=digits[0], validation_size=10)
     np.testing.assert_array_equal(first.train.inputs, second.train.inputs)
     assert (first.fingerprint, first.source) == (second.fingerprint, second.source)
@@ -234,7 +235,7 @@ def test_full_mnist_is_the_official_one():
 
 def test_known_data_under_another_name_are_refused(digits, monkeypatch):
     fingerprint = data.load_dataset("mnist", data_dir=digits[0], validation_size=0).fingerprint
-    monkeypatch.setattr(data_places, "_KNOWN", {fingerprint: "mnist"})
+    monkeypatch.setattr(places, "_KNOWN", {fingerprint: "mnist"})
     data.load_dataset("mnist", data_dir=digits[0], validation_size=0)
     for load in (data.load_dataset, data.prepare_dataset):
         with pytest.raises(
@@ -248,6 +249,6 @@ def test_the_official_mnist_is_known():
     folder = os.environ.get("JL1_DATA_DIR")
     if not folder:
         pytest.skip("JL1_DATA_DIR is not set")
-    assert data_places._KNOWN[data.load_dataset("mnist", data_dir=folder).fingerprint] == "mnist"
+    assert places._KNOWN[data.load_dataset("mnist", data_dir=folder).fingerprint] == "mnist"
     with pytest.raises(UserError, match="are those of mnist, not of kmnist"):
         data.load_dataset("kmnist", data_dir=folder)

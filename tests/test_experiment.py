@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from quick import final_params, quick_config, same_bits
 
-from jl1 import objective, records
+from jl1 import records
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import epoch_indices, load_dataset
 from jl1.errors import InterruptedEarlyError, UserError
-from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.experiment import train_and_evaluate
 from jl1.penalties import ESTIMATORS
-from jl1.problems import create_problem
-from jl1.reporting import Reporter
-from jl1.trainer import DivergedError
+from jl1.runs import objective
+from jl1.runs.evaluator import EvaluationOptions, evaluate_run
+from jl1.runs.problems import create_problem
+from jl1.runs.reporting import Reporter
+from jl1.runs.trainer import DivergedError
 
 DEFENDED = {"penalty__name": "class_sum_l1", "penalty__lam": 1.0, "adversarial__epsilon": 0.1}
 """Every branch of the loss but the slow one: the penalty needs one reverse pass instead of ten."""
@@ -262,7 +263,7 @@ def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypa
     workdir, _ = finished
     data = load_dataset("mnist_5k")
     changed = data._replace(fingerprint="0" * 64)
-    monkeypatch.setattr("jl1.problems.load_dataset", lambda *_, **__: changed)
+    monkeypatch.setattr("jl1.runs.problems.load_dataset", lambda *_, **__: changed)
     with pytest.raises(UserError, match="not those that the checkpoint of epoch 3 was trained on"):
         evaluate_run(workdir, options=EvaluationOptions((0.1,)))
 

@@ -6,7 +6,7 @@ from quick import quick_config
 
 from jl1.data import load_dataset
 from jl1.experiment import train_and_evaluate
-from jl1.reporting import Reporter
+from jl1.runs.reporting import Reporter
 
 SAMPLED = {"penalty__name": "jacobian_l1_sampled_classes", "penalty__outputs": "logits", "training__num_epochs": 1}
 

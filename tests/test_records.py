@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from jl1 import records
-from jl1.config_files import config_to_dict, load_config
+from jl1.configuration.files import config_to_dict, load_config
 from jl1.errors import UserError
-from jl1.run_folder import open_run
+from jl1.runs.folder import open_run
 
 CONFIG = {"seed": 0, "penalty": {"lam": 1.0}}
 

@@ -14,12 +14,12 @@ from quick import quick_config
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from jl1 import data_cache, data_tfds
 from jl1.cli import main
-from jl1.data_sources import find_files, read_files, record_dtype
+from jl1.datasets import cache, prepared
+from jl1.datasets.sources import find_files, read_files, record_dtype
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
-from jl1.verdicts import read_verdicts
+from jl1.runs.verdicts import read_verdicts
 
 EVALUATE = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size=20")
 
@@ -79,10 +79,10 @@ def test_no_file_of_a_run_is_unpickled(pattern, status, evaluated, mine, tmp_pat
 def test_an_array_of_objects_is_not_unpickled_as_a_decoded_copy_or_as_verdicts(mine, tmp_path, monkeypatch):
     monkeypatch.setenv("JL1_CACHE_DIR", str(tmp_path / "cache"))
     records = np.zeros(3, record_dtype("mnist"))
-    data_cache.load_or_decode("mnist", "key", lambda: records)
+    cache.load_or_decode("mnist", "key", lambda: records)
     (copy,) = (tmp_path / "cache").glob("*.npy")
     np.save(copy, np.array([mine], object), allow_pickle=True)
-    loaded, _ = data_cache.load_or_decode("mnist", "key", lambda: records)
+    loaded, _ = cache.load_or_decode("mnist", "key", lambda: records)
     assert loaded.tobytes() == records.tobytes()
     objects = np.array([mine], object)
     np.savez(tmp_path / "piece.npz", stands=objects, broken_by=objects, digest=np.array("x"), allow_pickle=True)
@@ -109,7 +109,7 @@ def test_no_data_file_is_unpickled(name, mine, tmp_path):
 
 def test_a_preparation_cannot_name_a_module_to_run(tmp_path, monkeypatch):
     """The package tensorflow-datasets imports the module of every feature that features.json names."""
-    builder = data_tfds.make_builder("mnist", tmp_path)
+    builder = prepared.make_builder("mnist", tmp_path)
     folder = tmp_path / "prepared"
     folder.mkdir()
     (tmp_path / "planted.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'mark')!r}).mkdir()\n")
@@ -121,7 +121,7 @@ def test_a_preparation_cannot_name_a_module_to_run(tmp_path, monkeypatch):
     (folder / "features.json").write_text(text.replace(own, "planted.Image"))
     (folder / "dataset_info.json").write_text(json.dumps({"name": "mnist", "fileFormat": "array_record"}))
     with pytest.raises(UserError, match=r"features\.json names planted\.Image, which is no feature of tfds"):
-        data_tfds.read_prepared("mnist", folder)
+        prepared.read_prepared("mnist", folder)
     assert "planted" not in sys.modules
     assert not (tmp_path / "mark").exists()
 

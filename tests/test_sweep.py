@@ -16,10 +16,10 @@ from sweeping import TINY, is_alive, log_of, tiny_sweep, wait_until
 
 from jl1 import records
 from jl1.cli import main
-from jl1.config_files import config_to_dict, load_config, run_name
-from jl1.display_sweep import open_view
+from jl1.configuration.files import config_to_dict, load_config, run_name
+from jl1.display.sweeps import open_view
 from jl1.errors import UserError
-from jl1.run_folder import open_run
+from jl1.runs.folder import open_run
 from jl1.sweep import expand
 from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep

@@ -14,7 +14,7 @@ from jl1.devices import Devices
 from jl1.errors import UserError
 from jl1.gradients import make_gradient
 from jl1.penalties import make_penalty
-from jl1.processes import any_process, check_same, from_first, is_first, join_by_flags, same_folder, smallest
+from jl1.runs.processes import any_process, check_same, from_first, is_first, join_by_flags, same_folder, smallest
 
 
 def main(coordinator: str, process_id: str, folder: str) -> None:

@@ -2,7 +2,7 @@
 
 The ball is the box B of all x' in the range of the inputs, [0, 1] unless another is given, with
 |x'_k - x_k| <= epsilon. Intervals of all activations in B give one bound, Eq. 2 with the gradient's supremum over B
-the other (`margin_bounds`, with the references).
+the other (`piecewise_linear.margin_bounds`, with the references).
 
 Where no ReLU can change, the network is affine in the ball and Eq. 2 is exact; elsewhere neither bound is always the
 better one, so `certified_margins` takes the larger. Both are loose on networks that were not trained for them: what is
@@ -23,10 +23,10 @@ from jl1.array_types import Inputs, Labels, Mask, Outputs, Params, Scalar
 from jl1.attacks.ball import check_radius
 from jl1.batches import measure
 from jl1.inputs import check_floating, check_range
-from jl1.intervals import SLOPES, Interval
 from jl1.labels import check_labels, one_hot
-from jl1.margin_bounds import margin_bounds
 from jl1.models import SequentialNet, make_apply_fn
+from jl1.piecewise_linear.intervals import SLOPES, Interval
+from jl1.piecewise_linear.margin_bounds import margin_bounds
 
 _ROUNDING = 84
 """Of the largest logit, in roundings of 1: a smaller margin certifies nothing (1e-5 in float32)."""

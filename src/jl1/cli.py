@@ -7,10 +7,10 @@ from importlib import import_module
 from importlib.metadata import version
 
 from jl1.cli_flags import describe_flags
-from jl1.config_folder import config_names
+from jl1.configuration.folder import config_names
+from jl1.display.terminal import open_console, open_error_console, say
 from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError, did_you_mean
 from jl1.interrupts import sigterm_as_ctrl_c
-from jl1.terminal import open_console, open_error_console, say
 
 _HELP = ("help", "-h", "--help", "--helpshort", "--helpfull")
 _VERSION = ("--version", "version")
@@ -111,7 +111,7 @@ def _set_up_jax() -> None:
     """
     import jax  # slow to import, and not every command needs it
 
-    from jl1.data_cache import cache_folder
+    from jl1.datasets.cache import cache_folder
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

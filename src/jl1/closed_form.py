@@ -1,6 +1,6 @@
 """The exact gradient of Eq. 3 for piecewise-linear networks, on a batch and its FGSM twins.
 
-The mathematics stands in `passes` and `heads`; here a batch is worked off in chunks that stay in the caches.
+The mathematics stands in `piecewise_linear.passes` and `.heads`; here a batch is worked off in chunks that stay in the caches.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from jaxtyping import Array
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Mask, Params, PerExample, PRNGKey, Scalar
 from jl1.attacks.fgsm import full_step
-from jl1.chunks import cached_examples, in_chunks
 from jl1.gradients import GradientFn
-from jl1.heads import HEADS
 from jl1.inputs import check_floating
-from jl1.kinks import KINKS
 from jl1.labels import check_labels
-from jl1.linear_ops import make_linear_ops
 from jl1.losses import LossTerms
 from jl1.models import SequentialNet, convolution_form
-from jl1.passes import Network, Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.penalties import SCALES
+from jl1.piecewise_linear.chunks import cached_examples, in_chunks
+from jl1.piecewise_linear.heads import HEADS
+from jl1.piecewise_linear.kinks import KINKS
+from jl1.piecewise_linear.linear_ops import make_linear_ops
+from jl1.piecewise_linear.passes import Network, Pass, Sums, bind, direction_of, loss_and_gradient_at, loss_slope
 from jl1.precision import PRECISIONS
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a run with its default; `config_checks` refuses a bad one before anything starts.
+"""Every setting of a run with its default; `configuration.checks` refuses a bad one before anything starts.
 
 A config file is a Python file with `get_config(arg)`: it takes `default_config()` and changes what differs.
 It is code and runs when it is loaded, so load only files that you trust. docs/paper.md says which

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jl1 import data_sources, data_tfds
-from jl1.data_places import locate, read_place
-from jl1.data_sources import EMBEDDED
-from jl1.data_tiles import num_classes_of, tile_splits
+from jl1.datasets import prepared, sources
+from jl1.datasets.places import locate, read_place
+from jl1.datasets.sources import EMBEDDED
+from jl1.datasets.tiles import num_classes_of, tile_splits
 from jl1.errors import UserError, did_you_mean
 
-DATASETS = tuple(data_sources.IMAGE_SHAPES)
+DATASETS = tuple(sources.IMAGE_SHAPES)
 _SPLITS = ("official", "random")
 
 
@@ -81,7 +81,7 @@ def load_dataset(
         validation_size: number of training images to hold out, 0 or more.
         split: `official` holds out the last images of the training set, `random` a random choice of them.
         split_seed: seed of that choice, 0 or more.
-        tiles: images side by side that make one (`data_tiles`): with 2 there are 100 classes, with 3 there are 1,000.
+        tiles: images side by side that make one (`datasets.tiles`): with 2 there are 100 classes, with 3 there are 1,000.
 
     Returns:
         The dataset, inputs as float32 in [0, 1].
@@ -138,9 +138,9 @@ def prepare_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None
         UserError: As `load_dataset`, or the download failed; without a network it says so within seconds.
     """
     _check_choice("dataset", name, DATASETS)
-    roots = data_tfds.prepared_roots()
-    if name != EMBEDDED and not data_dir and data_tfds.find_prepared(name, roots) is None:
-        data_tfds.download_and_prepare(name, roots[0])
+    roots = prepared.prepared_roots()
+    if name != EMBEDDED and not data_dir and prepared.find_prepared(name, roots) is None:
+        prepared.download_and_prepare(name, roots[0])
     place = locate(name, data_dir)
     records, _ = read_place(name, place)
     num_test = int(np.sum(records["is_test"]))

@@ -11,22 +11,22 @@ import jax.numpy as jnp
 
 from jl1 import records
 from jl1.array_types import Params
-from jl1.checkpoints import Checkpoints
 from jl1.classifier_check import check_classifier
 from jl1.config import Config
-from jl1.config_checks import validate_config
-from jl1.config_files import config_to_dict
+from jl1.configuration.checks import validate_config
+from jl1.configuration.files import config_to_dict
 from jl1.data import Dataset, epoch_indices
 from jl1.devices import Devices
-from jl1.evaluator import EvaluationOptions, evaluate_run
-from jl1.gradient_plans import describe_plan
-from jl1.problems import Problem, attack_key, create_problem, load_data
-from jl1.processes import any_process, check_same
-from jl1.reporting import Reporter, StoppableReporter
-from jl1.run_folder import check_workdir, open_run
-from jl1.run_lock import hold_run
-from jl1.scoring import AttackOptions, score_accuracies, score_norms
-from jl1.trainer import Trainer
+from jl1.runs.checkpoints import Checkpoints
+from jl1.runs.evaluator import EvaluationOptions, evaluate_run
+from jl1.runs.folder import check_workdir, open_run
+from jl1.runs.gradient_plans import describe_plan
+from jl1.runs.lock import hold_run
+from jl1.runs.problems import Problem, attack_key, create_problem, load_data
+from jl1.runs.processes import any_process, check_same
+from jl1.runs.reporting import Reporter, StoppableReporter
+from jl1.runs.scoring import AttackOptions, score_accuracies, score_norms
+from jl1.runs.trainer import Trainer
 from jl1.training import Examples
 
 

@@ -30,10 +30,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jl1.array_types import Inputs, Labels, Logits, Mask, Outputs, Params, PerExample
 from jl1.inputs import check_floating
 from jl1.jacobian import entrywise_l1
-from jl1.kinks import KINKS
 from jl1.labels import check_labels, one_hot
 from jl1.models import SequentialNet
 from jl1.per_example import spread
+from jl1.piecewise_linear.kinks import KINKS
 
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""

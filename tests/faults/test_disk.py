@@ -11,14 +11,14 @@ from quick import quick_config, run_jl1
 from jl1.cli import main
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
-from jl1.reporting import Reporter
+from jl1.runs.reporting import Reporter
 
 EVALUATE = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size=20")
 AUDIT = ("--epsilon=0.1", "--max_points=40", "--num_examined=20", "--batch_size=20")
 
 
 SWEEP = """\
-from jl1.config_files import load_config
+from jl1.configuration.files import load_config
 
 def get_config():
     config = load_config("quickstart:plain")

@@ -17,8 +17,8 @@ from jl1 import experiment, records
 from jl1.cli import main
 from jl1.data import epoch_indices, load_dataset
 from jl1.experiment import train_and_evaluate
-from jl1.problems import order_seed
-from jl1.trainer import DivergedError
+from jl1.runs.problems import order_seed
+from jl1.runs.trainer import DivergedError
 
 ATTACKED = ("--epsilons=0.1", "--attacks=fgsm", "--max_points=40", "--batch_size=20")
 AUDITED = ("--epsilon=0.1", "--max_points=40", "--num_examined=20", "--batch_size=20")

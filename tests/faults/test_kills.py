@@ -34,7 +34,7 @@ FIELDS = {
 """A run with all there is to be lost: best weights, figures on the way, a trace, attacks after training."""
 
 CONFIG = f"""\
-from jl1.config_files import load_config
+from jl1.configuration.files import load_config
 
 def get_config():
     config = load_config("quickstart")

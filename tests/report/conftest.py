@@ -6,8 +6,8 @@ import jax
 import pytest
 from quick import quick_config
 
-from jl1.evaluator import EvaluationOptions, evaluate_run
 from jl1.experiment import train_and_evaluate
+from jl1.runs.evaluator import EvaluationOptions, evaluate_run
 
 
 @pytest.fixture(scope="session")

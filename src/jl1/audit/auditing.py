@@ -22,10 +22,10 @@ from jl1.audit.order import LARGE_RADIUS, Standing, order_checks
 from jl1.audit.planted import FeaturesFn, penultimate_features
 from jl1.audit.segment_check import Segments, segment_check, walk_to_twins
 from jl1.certificates import make_certificate_step
-from jl1.intervals import SLOPES
-from jl1.kinks import KINKS
 from jl1.labels import check_labels
 from jl1.models import SequentialNet
+from jl1.piecewise_linear.intervals import SLOPES
+from jl1.piecewise_linear.kinks import KINKS
 
 StandsFn = Callable[[str, float], np.ndarray]
 """Name of an attack of the suite and a radius to which points stand, bool `[n]`."""

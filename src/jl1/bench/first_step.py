@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jl1.config_files import load_config
-from jl1.problems import create_problem, load_data
+from jl1.configuration.files import load_config
+from jl1.runs.problems import create_problem, load_data
 from jl1.training import make_train_step
 
 

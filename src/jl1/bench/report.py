@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jl1 import text_tables
 from jl1.bench.bench_record import BENCH_FILE, BenchRecord, Table, milliseconds
 from jl1.bench.picture import draw, drawn_tables
+from jl1.display import text_tables
+from jl1.display.text_tables import Layout
 from jl1.pictures.style import NO_PICTURES, have_matplotlib
-from jl1.text_tables import Layout
 
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "median_ms": ("ms", milliseconds),

@@ -6,16 +6,16 @@ from typing import Any
 from absl import flags
 
 from jl1.attacks.budgets import BUDGETS
-from jl1.audit_page import write_page
-from jl1.audit_pictures import draw_audit
-from jl1.auditor import AuditOptions, audit_run
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_radius
-from jl1.display import show_audit
+from jl1.display.reporters import open_reporter
+from jl1.display.results import show_audit
+from jl1.display.terminal import open_console
 from jl1.errors import UserError
 from jl1.pictures.style import NO_PICTURES, have_matplotlib
-from jl1.reporters import open_reporter
-from jl1.run_lock import hold_run
-from jl1.terminal import open_console
+from jl1.runs.audit_page import write_page
+from jl1.runs.audit_pictures import draw_audit
+from jl1.runs.auditor import AuditOptions, audit_run
+from jl1.runs.lock import hold_run
 
 _POINTS = ("test", "validation")
 

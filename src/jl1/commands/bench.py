@@ -14,10 +14,10 @@ from jl1.bench.report import LEGEND, lay_out_all, write_report
 from jl1.bench.studies import run_studies
 from jl1.cli_flags import check_names, parse
 from jl1.cores import usable_cores
+from jl1.display.terminal import open_console, say
+from jl1.display.text_tables import as_rich
 from jl1.errors import EXIT_INTERRUPTED, UserError
 from jl1.models import MODELS
-from jl1.terminal import open_console, say
-from jl1.text_tables import as_rich
 
 
 def run(arguments: list[str]) -> int:

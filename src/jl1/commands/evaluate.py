@@ -19,12 +19,12 @@ from jl1.cli_flags import (
     read_radius,
 )
 from jl1.devices import Devices
-from jl1.display import show_evaluation
+from jl1.display.reporters import open_reporter
+from jl1.display.results import show_evaluation
+from jl1.display.terminal import open_console, say
 from jl1.errors import UserError
-from jl1.evaluator import EvaluationOptions, evaluate_run
-from jl1.processes import is_first, join_by_flags, same_folder
-from jl1.reporters import open_reporter
-from jl1.terminal import open_console, say
+from jl1.runs.evaluator import EvaluationOptions, evaluate_run
+from jl1.runs.processes import is_first, join_by_flags, same_folder
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
 _ALIASES: Mapping[str, str] = {"autoattack": "standard"}

@@ -5,10 +5,10 @@ from pathlib import Path
 from absl import flags
 
 from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse
+from jl1.display.reporters import open_reporter
+from jl1.display.terminal import open_console, say
 from jl1.errors import UserError
-from jl1.exporting import FORMATS, export_run
-from jl1.reporters import open_reporter
-from jl1.terminal import open_console, say
+from jl1.runs.exporting import FORMATS, export_run
 
 
 def run(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
 """`jl1 prepare`: do the slow part of a data set once."""
 
-from jl1.config_flags import parse_config
+from jl1.configuration.flags import parse_config
 from jl1.data import prepare_dataset
-from jl1.terminal import open_console, say
+from jl1.display.terminal import open_console, say
 
 FLAGS = ()
 """Functions that define its flags: it has those of a config alone."""

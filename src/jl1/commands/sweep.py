@@ -10,12 +10,13 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from jl1.config_fields import read_field
-from jl1.config_files import load_config
-from jl1.config_flags import given_fields, parse_overrides, take_config_name
+from jl1.configuration.fields import read_field
+from jl1.configuration.files import load_config
+from jl1.configuration.flags import given_fields, parse_overrides, take_config_name
 from jl1.cores import pinned, share_cores, usable_cores
-from jl1.data_places import locate
-from jl1.display_sweep import describe_forecast, open_view, show_end, show_runs
+from jl1.datasets.places import locate
+from jl1.display.sweeps import describe_forecast, open_view, show_end, show_runs
+from jl1.display.terminal import open_console, say
 from jl1.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from jl1.interrupts import stop_on_signals
 from jl1.sweep.children import LocalEngine
@@ -24,7 +25,6 @@ from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
-from jl1.terminal import open_console, say
 
 _FLAGS_OF_ENGINES = {"local": ("cores",), "ray": ("ray_address", "cpus_per_run", "gpus_per_run", "max_retries")}
 """The engines, and the flags of each that no other one knows."""
@@ -158,7 +158,7 @@ def _predict(console: Console, runs: Sequence[SweepRun], folder: Path, engine: E
 
 def _try_out(console: Console, runs: Sequence[SweepRun]) -> dict[str, Pace]:
     """Time a few steps of each run."""
-    from jl1.problems import load_data  # a sweep needs neither the data nor compiled programs itself
+    from jl1.runs.problems import load_data  # a sweep needs neither the data nor compiled programs itself
     from jl1.sweep.trial import time_steps
 
     data: dict[str, Any] = {}

@@ -6,6 +6,8 @@ from pathlib import Path
 from absl import flags
 
 from jl1.cli_flags import check_names, parse
+from jl1.display.terminal import open_console, say
+from jl1.display.text_tables import as_rich
 from jl1.errors import UserError
 from jl1.pictures.style import NO_PICTURES, have_matplotlib
 from jl1.report.columns import FINISHED
@@ -13,8 +15,6 @@ from jl1.report.pages import Page, make_page
 from jl1.report.paper_numbers import TABLES
 from jl1.report.results import Results, read_results
 from jl1.report.writing import write_report
-from jl1.terminal import open_console, say
-from jl1.text_tables import as_rich
 
 
 def run(arguments: list[str]) -> int:

@@ -10,18 +10,18 @@ from rich.console import Console
 from jl1 import records
 from jl1.cli_flags import define_processes, define_workdir
 from jl1.config import Config
-from jl1.config_checks import validate_config
-from jl1.config_files import config_from_dict, run_name
-from jl1.config_flags import parse_config, parse_overrides, take_config_name
+from jl1.configuration.checks import validate_config
+from jl1.configuration.files import config_from_dict, run_name
+from jl1.configuration.flags import parse_config, parse_overrides, take_config_name
 from jl1.devices import Devices
-from jl1.display import show_result
+from jl1.display.reporters import PlainReporter, open_reporter
+from jl1.display.results import show_result
+from jl1.display.terminal import open_console, say
 from jl1.errors import EXIT_INTERRUPTED, InterruptedEarlyError, UserError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
-from jl1.processes import is_first, join_by_flags, same_folder
-from jl1.reporters import PlainReporter, open_reporter
+from jl1.runs.processes import is_first, join_by_flags, same_folder
 from jl1.sweep.expansion import expand_runs
-from jl1.terminal import open_console, say
 
 
 def run(arguments: list[str]) -> int:

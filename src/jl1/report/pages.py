@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jl1.display.text_tables import Layout, as_markdown
 from jl1.report.cells import Cells, make_cells
 from jl1.report.frames import Frame
 from jl1.report.notes import absent_from_paper, legend, source_lines
@@ -10,7 +11,6 @@ from jl1.report.paper_numbers import TABLES, paper_numbers
 from jl1.report.results import Results
 from jl1.report.tables import lay_out
 from jl1.report.trends import make_trends
-from jl1.text_tables import Layout, as_markdown
 
 
 class Page(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jl1.data_tiles import tiled_name
-from jl1.stored_configs import json_digest
+from jl1.configuration.stored import json_digest
+from jl1.datasets.tiles import tiled_name
 
 GROUP_COLUMNS = ("dataset", "model", "method", "train_epsilon", "warmup_epochs", "settings")
 """What networks have in common that are set side by side: all but the penalty and the seed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jl1 import records
-from jl1.data_tiles import tiled_name
+from jl1.datasets.tiles import tiled_name
 
 
 def expected_runs(folder: Path, configs: Mapping[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[str]]:

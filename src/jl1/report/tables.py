@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jl1.display.text_tables import Layout
 from jl1.report.cells import TRUE_LABELS, Cells
 from jl1.report.frames import Frame, as_mappings
 from jl1.report.names import (
@@ -18,7 +19,6 @@ from jl1.report.names import (
 )
 from jl1.report.notes import p_text
 from jl1.report.run_settings import GROUP_COLUMNS, NETWORK_COLUMNS, PENALTY_COLUMNS
-from jl1.text_tables import Layout
 
 _STATISTICS = (
     *("accuracy in %", "network", "n", "mean +- std", "95 %", "minus lambda 0", "p", "paper", "minus paper", "SE"),

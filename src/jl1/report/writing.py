@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from jl1.display.text_tables import as_latex, notes_as_latex
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
 from jl1.report.csv_rows import write_rows
 from jl1.report.figures import PICTURES, draw_all
 from jl1.report.pages import Page, page_as_markdown
 from jl1.report.results import Results
-from jl1.text_tables import as_latex, notes_as_latex
 
 _FILES = ("table.md", "table.tex", "table.csv", "trends.csv", "rows.csv")
 _SIGNIFICANT = "%.10g"  # more than the figures have, and the same text on every machine

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from jl1.cli_flags import read_number
 from jl1.config import Config
-from jl1.config_checks import validate_config
-from jl1.config_fields import read_field, require_field
-from jl1.config_files import load_config, load_sweep, run_name
+from jl1.configuration.checks import validate_config
+from jl1.configuration.fields import read_field, require_field
+from jl1.configuration.files import load_config, load_sweep, run_name
 from jl1.errors import UserError
 
 
@@ -18,7 +18,7 @@ class SweepRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: Of its folder, from `config_files.run_name`.
+        name: Of its folder, from `configuration.files.run_name`.
         overrides: The fields that the sweep and the command line set, by their dotted names.
         config: All settings.
     """
@@ -32,7 +32,7 @@ def expand(name: str) -> list[Config]:
     """Return the configs of all runs of a sweep.
 
     Args:
-        name: A config whose file has `sweep(add)`, as for `config_files.load_config`.
+        name: A config whose file has `sweep(add)`, as for `configuration.files.load_config`.
 
     Returns:
         A valid, locked config a run, in the order of the file.

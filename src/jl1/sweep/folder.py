@@ -12,7 +12,7 @@ from filelock import FileLock
 from jl1 import records
 from jl1.errors import UserError
 from jl1.json_files import misfit, read_json, write_json
-from jl1.run_lock import LOCK
+from jl1.runs.lock import LOCK
 from jl1.sweep.expansion import SweepRun
 
 LOG = "log.txt"

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jl1 import records
-from jl1.config_files import config_to_dict
+from jl1.configuration.files import config_to_dict
 from jl1.errors import EXIT_HELD, EXIT_INTERRUPTED, RunHeldError, UserError
-from jl1.run_folder import open_run
-from jl1.run_lock import hold_run, holder
+from jl1.runs.folder import open_run
+from jl1.runs.lock import hold_run, holder
 from jl1.sweep.engine import Attempt, Engine
 from jl1.sweep.expansion import SweepRun
 from jl1.sweep.folder import forget_failure, read_epochs, read_failure, write_failure, write_log

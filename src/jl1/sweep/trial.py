@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jl1.config import Config
 from jl1.data import Dataset, epoch_indices
-from jl1.problems import create_problem
+from jl1.runs.problems import create_problem
 from jl1.sweep.pace import Pace
 from jl1.training import Examples, make_epoch, zero_totals
 

@@ -1,0 +1,84 @@
+"""--config and --config.FIELD: a config from the command line."""
+
+from collections.abc import Callable
+
+from absl import flags
+from ml_collections import config_flags
+
+from jl1.cli_flags import parse, read_number
+from jl1.config import Config
+from jl1.configuration.fields import require_field
+from jl1.configuration.files import load_config
+
+
+def parse_config(
+    arguments: list[str], default: str, *definitions: Callable[[flags.FlagValues], None]
+) -> tuple[Config, flags.FlagValues]:
+    """Load the config that --config names, apply every --config.FIELD=VALUE, and parse the other flags.
+
+    Args:
+        arguments: Those of the command line, without the subcommand.
+        default: Name of the config without --config.
+        *definitions: Functions that define the other flags.
+
+    Returns:
+        The config and the other flags.
+
+    Raises:
+        UserError: No such config or field, a value that does not fit, and as `cli_flags.parse`.
+    """
+    name, rest = take_config_name(arguments)
+    return parse_overrides(load_config(name if name is not None else default), rest, *definitions)
+
+
+def take_config_name(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return what --config names, or None, and the other arguments."""
+    name, rest = None, []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, value = argument.partition("=")
+        if flag.lstrip("-") == "config" and flag != "config":
+            name = value if equals else next(remaining, "")
+        else:
+            rest.append(argument)
+    return name, rest
+
+
+def parse_overrides(
+    config: Config, arguments: list[str], *definitions: Callable[[flags.FlagValues], None]
+) -> tuple[Config, flags.FlagValues]:
+    """Apply every --config.FIELD=VALUE to a config, which is changed, and parse the other flags."""
+    for field in given_fields(arguments):
+        require_field(config, field)
+
+    def define_overrides(values: flags.FlagValues) -> None:
+        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=arguments)
+
+    arguments = [_without_fractions(argument) for argument in arguments]
+    return config, parse(arguments, define_overrides, *definitions)
+
+
+def _without_fractions(argument: str) -> str:
+    """Write the fractions of a radius, such as 8/255, as the numbers that they are."""
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") not in _RADII or "/" not in value:
+        return argument
+    return f"{flag}{equals}{','.join(_as_number(text) for text in value.split(','))}"
+
+
+def _as_number(text: str) -> str:
+    """Write a fraction as a number to the last bit, and leave other text to whoever refuses it."""
+    try:
+        return repr(read_number(text)) if "/" in text else text
+    except ValueError:
+        return text
+
+
+_RADII = ("config.adversarial.epsilon", "config.adversarial.step_size", "config.evaluation.epsilons")
+"""The flags that are lengths in the space of the inputs, where 8 grey levels are 8/255."""
+
+
+def given_fields(arguments: list[str]) -> list[str]:
+    """List the fields that --config.FIELD sets, by their dotted names."""
+    given = [argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in arguments]
+    return [flag.removeprefix("config.") for flag in given if flag.startswith("config.")]

@@ -1,0 +1,1 @@
+"""One run: its problem, its training, its folder, the attacks on what was trained; `experiment.py` joins them."""
