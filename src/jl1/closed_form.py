@@ -1,6 +1,7 @@
 """The exact gradient of Eq. 3 for piecewise-linear networks, on a batch and its FGSM twins.
 
-The mathematics stands in `piecewise_linear.passes` and `.heads`; here a batch is worked off in chunks that stay in the caches.
+The mathematics stands in `piecewise_linear.passes` and `piecewise_linear.heads`; here a batch is worked off in chunks
+that stay in the caches.
 """
 
 from collections.abc import Callable

@@ -81,7 +81,7 @@ def load_dataset(
         validation_size: number of training images to hold out, 0 or more.
         split: `official` holds out the last images of the training set, `random` a random choice of them.
         split_seed: seed of that choice, 0 or more.
-        tiles: images side by side that make one (`datasets.tiles`): with 2 there are 100 classes, with 3 there are 1,000.
+        tiles: images side by side that make one (`datasets.tiles`): 2 make 100 classes, 3 make 1,000.
 
     Returns:
         The dataset, inputs as float32 in [0, 1].
