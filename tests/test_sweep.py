@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from quick import run_jl1, start_jl1
+from quick import quick_config, run_jl1, start_jl1
 from rich.console import Console
 from sweeping import TINY, is_alive, log_of, tiny_sweep, wait_until
 
@@ -163,6 +163,23 @@ def test_a_terminal_shows_a_table_of_what_runs_and_when_it_ends(two_sweeps):
     for expected in (first.name, "epoch 1 of 1", f"{validation:.2%}", "1 finished, 1 running, 0 elsewhere, 1 left"):
         assert expected in shown
     assert "1 failed; about " in shown
+
+
+def test_the_work_that_is_left_is_shared_with_those_who_hold_runs_elsewhere(tmp_path):
+    ours, theirs, *waiting = [SweepRun(f"run{index}", {}, quick_config()) for index in range(4)]
+    for run in (ours, theirs, *waiting):  # an epoch of three in half an hour
+        (tmp_path / run.name).mkdir()
+        (tmp_path / run.name / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 1800.0}\n')
+
+    def shown():
+        console = Console(force_terminal=True, width=200, file=io.StringIO())
+        with open_view(console, tmp_path) as view:
+            view.look(State(running=[ours], waiting=waiting, elsewhere=[theirs], finished=[], failed=[]), 1)
+        return console.file.getvalue()
+
+    assert "about 2:00:00" in shown()
+    (tmp_path / theirs.name / "result.json").write_text("{}")
+    assert "about 3:00:00" in shown()
 
 
 @pytest.mark.parametrize("line", ['{"epoch": gar', "[]", "{}", '{"seconds": "long"}', "\N{FORM FEED}"])

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jl1 import records
 from jl1.display.terminal import duration, say
 from jl1.sweep.children import train_command
 from jl1.sweep.expansion import SweepRun
@@ -53,9 +54,11 @@ class PlainView:
     def _summary(self, state: State, num_workers: int) -> str:
         """Count the runs, and say when they will be over."""
         text = ", ".join(f"{len(runs)} {name}" for name, runs in _places(state).items() if runs or name != "failed")
-        unfinished = [*state.running, *state.elsewhere, *state.waiting]
+        held = [run for run in state.elsewhere if not records.is_finished(self._folder / run.name)]
+        unfinished = [*state.running, *held, *state.waiting]
         paces = measure_paces([*unfinished, *state.finished], self._folder)
-        predicted = forecast(unfinished, self._folder, paces, num_workers=max(num_workers, 1))
+        # Who holds a run is taken for another sweep on this folder, which takes of the waiting runs as well.
+        predicted = forecast(unfinished, self._folder, paces, num_workers=max(num_workers, 1) + len(held))
         return f"{text}; {describe_forecast(predicted)}" if unfinished else text
 
 
