@@ -6,7 +6,8 @@ Paper:    none of these is in it. pgd: Madry et al. 2018, arXiv:1706.06083; trad
 Expected: seed 0: pgd 98.40 clean, 89.68 under PGD-20 0.1; trades 97.17, 89.53; fgsm_rs 98.45, 88.11 (docs/results.md).
 Time:     not measured on a free machine; a step of pgd takes 18 ms of one core (AVX-512), and an epoch has 430.
 Command:  jl1 train --config=robust:pgd --config.data.dir=DIR
-          (at epsilon 0.3 add --config.adversarial.warmup_epochs=2: without it model C learnt nothing in two epochs)
+          (at epsilon 0.3 add --config.adversarial.warmup_epochs=2: without it model C learnt nothing in two epochs;
+          fgsm_rs at another epsilon needs --config.adversarial.step_size=R too, 1.25 epsilon: here it is 0.125)
 """
 
 from jl1.config import Config, default_config

@@ -11,6 +11,7 @@ from jl1.experiment import train_and_evaluate
 from jl1.models import MODELS
 from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUTS, PENALTIES
 
+ALWAYS_ZERO = [("class_sum_l1", "probs"), ("class_sum_l1", "centred_logits")]
 OPTIONAL = [name for name in field_names(default_config()) if read_field(default_config(), name) is None]
 
 
@@ -27,7 +28,17 @@ def test_the_defaults_are_the_papers_protocol():
 def test_every_penalty_on_all_outputs_is_valid(penalty, outputs):
     config = default_config()
     config.penalty.name, config.penalty.outputs, config.adversarial.epsilon = penalty, outputs, 0.1
+    config.penalty.lam = 0.0 if (penalty, outputs) in ALWAYS_ZERO else 50.0
     validate_config(config)
+
+
+@pytest.mark.parametrize(("penalty", "outputs"), ALWAYS_ZERO)
+def test_a_penalty_that_is_zero_on_any_network_is_refused_where_it_is_on(penalty, outputs):
+    config = default_config()
+    config.penalty.name, config.penalty.outputs, config.penalty.lam = penalty, outputs, 0.1
+    message = rf"config\.penalty\.outputs='{outputs}': .* {penalty} is 0 on any network; take logits or log_probs"
+    with pytest.raises(UserError, match=message):
+        validate_config(config)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,9 @@ OUTPUTS: Mapping[str, Callable[[Logits], Outputs]] = {
 _STRAIGHT = (logits_output, centred_logits)
 """Outputs that are linear functions of the logits."""
 
+CONSTANT_SUM = ("centred_logits", "probs")
+"""Outputs whose sum over the classes is the same everywhere, so that `class_sum_l1` of them is 0."""
+
 JACOBIAN_PENALTIES: Mapping[str, Callable[..., PerExample]] = {
     "jacobian_l1": jacobian_l1,
     "class_sum_l1": class_sum_l1,

@@ -117,6 +117,11 @@ def test_the_default_method_is_the_papers_and_without_epsilon_there_is_no_attack
     ("name", "fields", "text"),
     [
         ("train", {}, "(mean)"),
+        (
+            "robust:fgsm_rs",
+            {"epsilon": 0.3},
+            ", on the points that PGD-1 finds at 0.3 with steps of 0.125 (0.417 epsilon)",
+        ),
         ("train", {"epsilon": 0.1}, ", on the points and their FGSM twins at 0.1"),
         (
             "robust:pgd",
@@ -126,7 +131,7 @@ def test_the_default_method_is_the_papers_and_without_epsilon_there_is_no_attack
         (
             "robust:fgsm_rs",
             {"clean_weight": 0.5},
-            ", on the points that PGD-1 finds at 0.1, the clean ones with weight 0.5",
+            ", on the points that PGD-1 finds at 0.1 with steps of 0.125 (1.25 epsilon), the clean ones with weight 0.5",
         ),
         ("robust:trades", {}, ", and 6 times the divergence (TRADES-10) at 0.1"),
     ],
@@ -134,3 +139,10 @@ def test_the_default_method_is_the_papers_and_without_epsilon_there_is_no_attack
 def test_the_loss_is_described_as_it_is(name, fields, text):
     config = settings(name, **{f"adversarial__{field}": value for field, value in fields.items()})
     assert describe_loss(config).endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "text"), [("loss_gradient_l1", "loss_gradient_l1 (mean)"), ("jacobian_l1", "jacobian_l1 of the probs (mean)")]
+)
+def test_a_penalty_of_the_loss_is_of_no_outputs(penalty, text):
+    assert describe_loss(settings("train", penalty__name=penalty)).endswith(f" + 50 * {text}")

@@ -11,7 +11,7 @@ from jl1.datasets.sources import EMBEDDED
 from jl1.datasets.tiles import MOST_TILES, num_classes_of
 from jl1.errors import UserError, did_you_mean
 from jl1.models import ACTIVATIONS, CONVOLUTIONS, INITIALISERS, MODELS
-from jl1.penalties import DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
+from jl1.penalties import CONSTANT_SUM, DRAW_CLASSES, ESTIMATORS, OUTPUT_CHANGE, OUTPUTS, PENALTIES, SCALES
 from jl1.precision import PRECISIONS
 from jl1.stopping import STOPPING
 
@@ -76,6 +76,11 @@ def _penalty_problems(config: Config) -> Iterator[str]:
         yield f"config.penalty.num_draws={num_draws}: {name} draws nothing; estimators are {', '.join(ESTIMATORS)}"
     if num_draws > num_classes and name in DRAW_CLASSES:
         yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {num_classes:,}"
+    if name == "class_sum_l1" and config.penalty.outputs in CONSTANT_SUM and config.penalty.lam > 0:
+        yield (
+            f"config.penalty.outputs={config.penalty.outputs!r}: their sum over the classes is constant, so {name} is 0 "
+            "on any network; take logits or log_probs"
+        )
     if name == OUTPUT_CHANGE and (config.adversarial.epsilon == 0 or config.adversarial.method != "twins"):
         yield (
             f"config.penalty.name={name!r}: compares points and twins, needs config.adversarial.epsilon above 0 and "
