@@ -15,10 +15,10 @@ from sweeping import tiny_sweep
 
 from jl1 import records
 from jl1.cli import _COMMANDS, main
-from jl1.cli_flags import describe_flags
+from jl1.cli_flags import define_workdir, describe_flags
 from jl1.commands import evaluate
 from jl1.configuration.files import config_to_dict, run_name
-from jl1.configuration.flags import parse_config
+from jl1.configuration.flags import given_fields, parse_config
 from jl1.display.results import show_result
 from jl1.display.terminal import open_console
 from jl1.errors import UserError
@@ -121,6 +121,18 @@ def test_train_without_a_config_goes_on_with_the_run_in_its_folder(tmp_path, mon
     assert records.read_result(tmp_path / "run")["config"] == config_to_dict(config)
     assert main(["train", "--workdir=run"]) == 2
     assert "holds the finished run" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_begins_one_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["train", "--workdir=new", *OVERRIDES, "--config.penalty.lam=0", "--config.adversarial.epsilon=0"]
+    assert main([*flags, "--config.training.num_epochs=1"]) == 0
+    note = "note: there is no run in new yet: this is a new one of --config=quickstart\n"
+    assert capsys.readouterr().out.startswith(note)
+    assert main(["train", "--workdir=new"]) == 2
+    assert capsys.readouterr().out == ""
+    assert main(["train", "--config=quickstart", "--workdir=new"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_training_the_config_of_a_sweep_says_that_it_is_one(tmp_path, monkeypatch, capsys):
@@ -276,6 +288,47 @@ def test_a_radius_of_the_config_may_be_a_fraction():
     flags = ["--config.adversarial.epsilon=8/255", "--config.evaluation.epsilons=4/255,0.1"]
     config, _ = parse_config(flags, "train")
     assert (config.adversarial.epsilon, config.evaluation.epsilons) == (8 / 255, (4 / 255, 0.1))
+
+
+def test_a_flag_and_its_value_may_be_two_arguments_and_no_value_is_taken_for_a_flag():
+    flags = ["--config.adversarial.epsilon", "8/255", "--config.evaluation.epsilons", "4/255,0.1"]
+    config, parsed = parse_config([*flags, "--workdir", "config.runs"], "train", define_workdir)
+    assert (config.adversarial.epsilon, config.evaluation.epsilons) == (8 / 255, (4 / 255, 0.1))
+    assert parsed.workdir == "config.runs"
+    assert given_fields([*flags, "--workdir", "config.runs"]) == ["adversarial.epsilon", "evaluation.epsilons"]
+
+
+def test_a_folder_may_be_called_like_a_command_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--workdir", "help"]) == 2
+    assert "help is not the folder of a jl1 run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--workdir=~/mine"], "{home}/mine is not the folder of a jl1 run"),
+        (["train", "--config=~/mine/none.py"], "{home}/mine/none.py has no get_config()"),
+        (["sweep", "--config=~/mine/tiny.py", "--workdir=~/run"], "{home}/run is the folder of one run"),
+        (["evaluate", "--workdir=~/none"], "{home}/none is not the folder of a jl1 run"),
+        (["audit", "--workdir=~/none"], "{home}/none is not the folder of a jl1 run"),
+        (["export", "--workdir=~/none", "--out=x"], "{home}/none is not the folder of a jl1 run"),
+        (["table", "--workdir=~/none"], "there is no folder {home}/none"),
+        (["table", "--rows=~/none.csv"], "there is no file {home}/none.csv"),
+        (["evaluate", "--workdir=~nobody-of-this-name/run"], "~nobody-of-this-name/run is not the folder"),
+    ],
+)
+def test_a_tilde_behind_a_flag_is_the_home_folder(arguments, message, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "home"
+    (home / "mine").mkdir(parents=True)
+    tiny_sweep(home / "mine")
+    (home / "mine" / "none.py").touch()
+    open_run(home / "run", config_to_dict(quick_config()))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message.format(home=home) in capsys.readouterr().err.replace("\n", " ")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_autoattack_is_another_name_of_the_standard_ensemble(monkeypatch, tmp_path):

@@ -12,7 +12,8 @@ from jl1.display.terminal import open_console, open_error_console, say
 from jl1.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InterruptedEarlyError, UserError, did_you_mean
 from jl1.interrupts import sigterm_as_ctrl_c
 
-_HELP = ("help", "-h", "--help", "--helpshort", "--helpfull")
+_HELP_FLAGS = ("-h", "--help", "--helpshort", "--helpfull")
+_HELP = ("help", *_HELP_FLAGS)
 _VERSION = ("--version", "version")
 _COMMANDS = {
     "train": "train, attack and record one run; without flags: 5,000 real digits, under two minutes",
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = open_error_console()
     command = arguments.pop(0) if arguments else "help"
-    if command in (*_HELP, *_VERSION) or (command in _COMMANDS and set(arguments) & {*_HELP}):
+    asks_for_help = set(arguments) & {*_HELP_FLAGS} or arguments[:1] == ["help"]
+    if command in (*_HELP, *_VERSION) or (command in _COMMANDS and asks_for_help):
         named = command if command in _COMMANDS else next((each for each in arguments if each in _COMMANDS), None)
         say(open_console(), f"jl1 {version('jl1')}" if command in _VERSION else _help_on(named) if named else _help())
         return 0

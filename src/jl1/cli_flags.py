@@ -1,7 +1,9 @@
 """How the flags of a subcommand are read and checked; jl1 defines none in the process's own flag table."""
 
 import math
+import os
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -78,6 +80,16 @@ def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None
         hint = did_you_mean(unknown[0], known) if unknown else ""
         missing = ", ".join(unknown) or "name in it"
         raise UserError(f"--{flag}: there is no {missing}; there are {', '.join(known)}{hint}")
+
+
+def read_path(text: str) -> Path:
+    """Read a path; `~` is the home folder here too, since a shell leaves it as it is behind `--flag=`.
+
+    Example:
+        >>> read_path("~/runs") == Path.home() / "runs"
+        True
+    """
+    return Path(os.path.expanduser(text))  # which leaves the home of nobody as it is, where Path.expanduser fails
 
 
 def read_radius(flag: str, text: str) -> float:

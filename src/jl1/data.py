@@ -19,6 +19,10 @@ DATASETS = tuple(sources.IMAGE_SHAPES)
 _SPLITS = ("official", "random")
 
 
+POINTS = ("test", "validation")
+"""Names of what is judged by: `Dataset.points`."""
+
+
 class Split(NamedTuple):
     """Images and their classes.
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jl1 import records
 from jl1.array_types import Params
 from jl1.classifier_check import check_classifier
+from jl1.cli_flags import read_path
 from jl1.config import Config
 from jl1.configuration.checks import validate_config
 from jl1.configuration.files import config_to_dict
@@ -64,6 +66,7 @@ def train_and_evaluate(
     reporter, devices = reporter or Reporter(), devices or Devices()
     records.versions()  # of the code that runs, whatever becomes of the checkout meanwhile
     validate_config(config)
+    config = _with_whole_path(config)
     if config.log.tensorboard:
         records.require_tensorboard()
     data = load_data(config)
@@ -75,6 +78,14 @@ def train_and_evaluate(
     with hold_run(workdir):
         open_run(workdir, config_to_dict(config))
         return _run(config, data, problem, workdir, reporter, lambda: any_process(should_stop()), devices)
+
+
+def _with_whole_path(config: Config) -> Config:
+    """Return the config with the path of its data whole, so that who reads it in another folder finds them too."""
+    whole = deepcopy(config)
+    if config.data.dir:
+        whole.data.dir = str(read_path(config.data.dir).absolute())
+    return whole
 
 
 def _what_decides(config: Config, data: Dataset) -> dict[str, str]:

@@ -17,6 +17,7 @@ from jl1 import experiment, records
 from jl1.cli import main
 from jl1.data import epoch_indices, load_dataset
 from jl1.experiment import train_and_evaluate
+from jl1.json_files import write_json
 from jl1.runs.problems import order_seed
 from jl1.runs.trainer import DivergedError
 
@@ -58,6 +59,27 @@ def test_data_that_have_changed_since_the_start_are_refused_and_the_old_ones_go_
     assert leftovers(tmp_path / "run") == before
     train_and_evaluate(config, tmp_path / "run")
     assert leftovers(tmp_path / "run") == leftovers(tmp_path / "straight")
+
+
+def test_a_run_finds_its_data_from_any_folder_and_where_an_older_one_does_not_it_says_what_to_do(
+    digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    config = quick_config(data__name="mnist", data__dir=digits.name, data__validation_size=500)
+    train_one_epoch(config, tmp_path / "run")
+    assert config.data.dir == digits.name
+    stored = records.read_config(tmp_path / "run")
+    assert stored["data"]["dir"] == str(digits)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    flags = ("evaluate", "--workdir=../run", "--attacks=fgsm", "--epsilons=0.1", "--max_points=10")
+    assert main([*flags]) == 0
+    write_json(tmp_path / "run" / "config.json", stored | {"data": stored["data"] | {"dir": digits.name}})
+    assert main([*flags]) == 2
+    error = capsys.readouterr().err
+    assert f"data folder {digits.name} does not exist in {tmp_path / 'elsewhere'}\n" in error
+    assert "--data_dir=DIR says where its data are now" in error
+    assert main([*flags, f"--data_dir={digits}"]) == 0
 
 
 def test_a_number_that_is_none_ends_training_at_its_step_and_the_last_checkpoint_goes_on(

@@ -135,6 +135,27 @@ def test_a_folder_that_cannot_be_written_is_refused(runs, tmp_path, capsys):
     assert "cannot write to" in capsys.readouterr().err
 
 
+def test_a_folder_whose_name_is_no_text_is_written_with_a_backslash(runs, real_result, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/runs\xff")
+    write_run(Path(folder) / os.fsdecode(b"run-\xe9"), result_like(real_result, seed=5))
+    write_run(Path(folder) / os.fsdecode(b"damaged-\xe9"), result_like(real_result, seed=6))
+    (Path(folder) / os.fsdecode(b"damaged-\xe9") / "result.json").write_text("{")
+    status, output = run_jl1("table", f"--workdir={runs},{folder}", f"--out={folder}/out", cwd=tmp_path)
+    assert status == 0, output
+    assert r"runs\udcff/damaged-\udce9 is left out" in output
+    assert r"run-\udce9" in (Path(folder) / "out" / "rows.csv").read_text()
+    assert r"runs\udcff" in (Path(folder) / "out" / "table.md").read_text()
+
+
+def test_a_tilde_behind_a_flag_is_the_home_folder(runs, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["table", f"--workdir={runs}", "--out=~/out"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert (tmp_path / "home" / "out" / "lambda.png").exists()
+
+
 @pytest.mark.parametrize("paper", ["table2", "none"])
 def test_one_table_of_the_paper_or_none(runs, capsys, paper):
     assert main(["table", f"--workdir={runs}", f"--paper={paper}"]) == 0

@@ -131,7 +131,8 @@ def test_the_default_method_is_the_papers_and_without_epsilon_there_is_no_attack
         (
             "robust:fgsm_rs",
             {"clean_weight": 0.5},
-            ", on the points that PGD-1 finds at 0.1 with steps of 0.125 (1.25 epsilon), the clean ones with weight 0.5",
+            ", on the points that PGD-1 finds at 0.1 with steps of 0.125 (1.25 epsilon), the clean ones "
+            "with weight 0.5",
         ),
         ("robust:trades", {}, ", and 6 times the divergence (TRADES-10) at 0.1"),
     ],
@@ -142,7 +143,8 @@ def test_the_loss_is_described_as_it_is(name, fields, text):
 
 
 @pytest.mark.parametrize(
-    ("penalty", "text"), [("loss_gradient_l1", "loss_gradient_l1 (mean)"), ("jacobian_l1", "jacobian_l1 of the probs (mean)")]
+    ("penalty", "text"),
+    [("loss_gradient_l1", "loss_gradient_l1 (mean)"), ("jacobian_l1", "jacobian_l1 of the probs (mean)")],
 )
 def test_a_penalty_of_the_loss_is_of_no_outputs(penalty, text):
     assert describe_loss(settings("train", penalty__name=penalty)).endswith(f" + 50 * {text}")

@@ -3,7 +3,6 @@
 import shlex
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -12,7 +11,7 @@ from jl1.bench.bench_record import BenchRecord
 from jl1.bench.options import PEERS, STUDIES, BenchOptions
 from jl1.bench.report import LEGEND, lay_out_all, write_report
 from jl1.bench.studies import run_studies
-from jl1.cli_flags import check_names, parse
+from jl1.cli_flags import check_names, parse, read_path
 from jl1.cores import usable_cores
 from jl1.display.terminal import open_console, say
 from jl1.display.text_tables import as_rich
@@ -25,7 +24,7 @@ def run(arguments: list[str]) -> int:
     parsed = parse(arguments, *FLAGS)
     options = _options(parsed)
     console = open_console()
-    record = BenchRecord(Path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
+    record = BenchRecord(read_path(parsed.out), shlex.join(["jl1", "bench", *arguments]))
     status = 0
     try:
         run_studies(options, record, lambda text: say(console, text))

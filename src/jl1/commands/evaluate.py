@@ -1,7 +1,6 @@
 """`jl1 evaluate`: attack the newest checkpoint of a run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -16,8 +15,10 @@ from jl1.cli_flags import (
     define_workdir,
     parse,
     read_length,
+    read_path,
     read_radius,
 )
+from jl1.data import POINTS
 from jl1.devices import Devices
 from jl1.display.reporters import open_reporter
 from jl1.display.results import show_evaluation
@@ -28,7 +29,6 @@ from jl1.runs.processes import is_first, join_by_flags, same_folder
 
 _DEFAULT_ATTACKS = ("clean", "noise", "fgsm", "pgd", "pgd_margin", "standard")
 _ALIASES: Mapping[str, str] = {"autoattack": "standard"}
-_POINTS = ("test", "validation")
 
 
 def run(arguments: list[str]) -> int:
@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
     parsed = parse(arguments, *FLAGS)
     if not parsed.workdir:
         raise UserError("jl1 evaluate needs --workdir=DIR, the folder of a run")
-    options, workdir = _options(parsed), Path(parsed.workdir)
+    options, workdir = _options(parsed), read_path(parsed.workdir)
     join_by_flags(parsed)
     console, devices = open_console(quiet=not is_first()), Devices()
     if devices.count > 1:
@@ -52,7 +52,7 @@ def _define_attacks(values: flags.FlagValues) -> None:
     """Define the flags of the attacks."""
     flags.DEFINE_list("attacks", list(_DEFAULT_ATTACKS), f"some of {','.join(ATTACKS)}", flag_values=values)
     flags.DEFINE_string("budget", "fast", f"strength of AutoAttack: {', '.join(BUDGETS)}", flag_values=values)
-    flags.DEFINE_string("points", "test", f"which points: {', '.join(_POINTS)}", flag_values=values)
+    flags.DEFINE_string("points", "test", f"which points: {', '.join(POINTS)}", flag_values=values)
     flags.DEFINE_integer(
         "max_points", None, "only so many points, from the first; all if not given", 1, flag_values=values
     )
@@ -70,7 +70,7 @@ def _options(parsed: flags.FlagValues) -> EvaluationOptions:
     attacks: list[str] = [_ALIASES.get(name, name) for name in parsed.attacks]
     check_names("attacks", attacks, ATTACKS)
     check_names("budget", [parsed.budget], BUDGETS)
-    check_names("points", [parsed.points], _POINTS)
+    check_names("points", [parsed.points], POINTS)
     check_names("norm", [parsed.norm], NORMS)
     if not parsed.epsilons:
         raise UserError("--epsilons: there is no radius in it; give numbers in [0, 1], such as 0.1,0.3")

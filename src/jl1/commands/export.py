@@ -1,10 +1,8 @@
 """`jl1 export`: write the network of a run that has a result for other tools."""
 
-from pathlib import Path
-
 from absl import flags
 
-from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse
+from jl1.cli_flags import check_names, define_data_dir, define_workdir, parse, read_path
 from jl1.display.reporters import open_reporter
 from jl1.display.terminal import open_console, say
 from jl1.errors import UserError
@@ -20,8 +18,8 @@ def run(arguments: list[str]) -> int:
     console = open_console()
     with open_reporter(console) as reporter:
         files = export_run(
-            Path(parsed.workdir),
-            Path(parsed.out),
+            read_path(parsed.workdir),
+            read_path(parsed.out),
             formats=parsed.format,
             data_dir=parsed.data_dir,
             reporter=reporter,

@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
+from jl1.cli_flags import read_path
 from jl1.configuration.fields import read_field
 from jl1.configuration.files import load_config
 from jl1.configuration.flags import given_fields, parse_overrides, take_config_name
@@ -100,7 +101,9 @@ def _define_sweep(values: flags.FlagValues) -> None:
 def _folder(parsed: flags.FlagValues, name: str) -> Path:
     """Return the folder of the sweep."""
     stem, _, arg = name.partition(":")
-    return Path(parsed.workdir) if parsed.workdir else Path("sweeps") / "-".join(filter(None, [Path(stem).stem, arg]))
+    return (
+        read_path(parsed.workdir) if parsed.workdir else Path("sweeps") / "-".join(filter(None, [Path(stem).stem, arg]))
+    )
 
 
 def _open_engine(parsed: flags.FlagValues) -> AbstractContextManager[Engine]:

@@ -1,11 +1,10 @@
 """`jl1 table`: the results of many runs side by side, with statistics and the paper's numbers."""
 
 import shlex
-from pathlib import Path
 
 from absl import flags
 
-from jl1.cli_flags import check_names, parse
+from jl1.cli_flags import check_names, parse, read_path
 from jl1.display.terminal import open_console, say
 from jl1.display.text_tables import as_rich
 from jl1.errors import UserError
@@ -23,7 +22,7 @@ def run(arguments: list[str]) -> int:
     check_names("paper", [parsed.paper], ("all", *TABLES, "none"))
     if not parsed.workdir and not parsed.rows:
         raise UserError("jl1 table needs --workdir=DIR, a folder of runs, or --rows=FILE.csv, or several of them")
-    results = read_results([Path(name) for name in parsed.workdir], [Path(name) for name in parsed.rows])
+    results = read_results(map(read_path, parsed.workdir), map(read_path, parsed.rows))
     if not (results.rows["accuracy"].notna() & (results.rows["status"] == FINISHED)).any():
         reasons = "".join(f"\n  {note}" for note in results.notes)
         raise UserError(f"there is no result of a finished run in {', '.join(parsed.workdir + parsed.rows)}{reasons}")
@@ -51,7 +50,7 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, comm
         say(console, "")
     say(console, "\n".join(page.notes))
     if parsed.out:
-        files, warnings = write_report(Path(parsed.out), command=command, page=page, results=results)
+        files, warnings = write_report(read_path(parsed.out), command=command, page=page, results=results)
         written = f"files: {', '.join(map(str, files))}" + ("" if have_matplotlib() else f" ({NO_PICTURES})")
         say(console, "\n".join([*warnings, written]))
 

@@ -8,7 +8,7 @@ from absl import flags
 from rich.console import Console
 
 from jl1 import records
-from jl1.cli_flags import define_processes, define_workdir
+from jl1.cli_flags import define_processes, define_workdir, read_path
 from jl1.config import Config
 from jl1.configuration.checks import validate_config
 from jl1.configuration.files import config_from_dict, run_name
@@ -23,18 +23,25 @@ from jl1.interrupts import end_when_stdin_closes, stop_on_signals
 from jl1.runs.processes import is_first, join_by_flags, same_folder
 from jl1.sweep.expansion import expand_runs
 
+_DEFAULT = "quickstart"
+"""The config without --config."""
+
 
 def run(arguments: list[str]) -> int:
     """Train, attack and record one run; without --config go on with the run in --workdir, if there is one."""
-    config, parsed = parse_config(arguments, "quickstart", *_ALL_FLAGS)
-    workdir = Path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
+    config, parsed = parse_config(arguments, _DEFAULT, *_ALL_FLAGS)
+    workdir = read_path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
     if parsed.until_stdin_closes:
         return _run_for_a_sweep(_stored_or_given(arguments, config, workdir), workdir, open_console())
     join_by_flags(parsed)
-    if is_first() and (note := _note_on_a_sweep(take_config_name(arguments)[0], config)):
+    name = take_config_name(arguments)[0]
+    if is_first() and (note := _note_on_a_sweep(name, config)):
         say(open_console(), f"note: {note}")
     with same_folder(workdir) as folder:
-        return _run_by_hand(_stored_or_given(arguments, config, folder if parsed.workdir else None), workdir, folder)
+        config = _stored_or_given(arguments, config, folder if parsed.workdir else None)
+        if is_first() and parsed.workdir and name is None and not records.is_run(folder):
+            say(open_console(), f"note: there is no run in {workdir} yet: this is a new one of --config={_DEFAULT}")
+        return _run_by_hand(config, workdir, folder)
 
 
 def _note_on_a_sweep(name: str | None, config: Config) -> str | None:

@@ -6,7 +6,7 @@ from jl1.attacks.budgets import BUDGETS
 from jl1.attacks.suite import ATTACKS
 from jl1.config import Config, default_config
 from jl1.configuration.fields import field_names, read_field
-from jl1.data import DATASETS
+from jl1.data import DATASETS, POINTS
 from jl1.datasets.sources import EMBEDDED
 from jl1.datasets.tiles import MOST_TILES, num_classes_of
 from jl1.errors import UserError, did_you_mean
@@ -78,8 +78,8 @@ def _penalty_problems(config: Config) -> Iterator[str]:
         yield f"config.penalty.num_draws={num_draws}: {name} draws different classes, and there are {num_classes:,}"
     if name == "class_sum_l1" and config.penalty.outputs in CONSTANT_SUM and config.penalty.lam > 0:
         yield (
-            f"config.penalty.outputs={config.penalty.outputs!r}: their sum over the classes is constant, so {name} is 0 "
-            "on any network; take logits or log_probs"
+            f"config.penalty.outputs={config.penalty.outputs!r}: their sum over the classes is constant, so {name} is "
+            "0 on any network; take logits or log_probs"
         )
     if name == OUTPUT_CHANGE and (config.adversarial.epsilon == 0 or config.adversarial.method != "twins"):
         yield (
@@ -133,7 +133,7 @@ _CHOICES = {
     "adversarial.method": tuple(_METHODS),
     "adversarial.labels": ("true", "predicted"),
     "adversarial.coupling": ("mean", "sum"),
-    "evaluation.points": ("test", "validation"),
+    "evaluation.points": POINTS,
     "evaluation.budget": tuple(BUDGETS),
     "training.precision": tuple(PRECISIONS),
     "training.smoothing_form": ("uniform", "off_label"),

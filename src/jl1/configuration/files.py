@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jl1.cli_flags import read_path
 from jl1.config import Config, default_config
 from jl1.configuration.failures import explain_failure
 from jl1.configuration.fields import field_names, read_field, require_field
@@ -110,7 +111,7 @@ def _explained(path: Path) -> Iterator[Path]:
 
 def _find_config_file(stem: str) -> Path:
     """Find the file of a config, or say which there are."""
-    path = Path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
+    path = read_path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
     if path.is_file():
         return path
     known = config_names()

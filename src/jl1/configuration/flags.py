@@ -1,6 +1,7 @@
 """--config and --config.FIELD: a config from the command line."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from absl import flags
 from ml_collections import config_flags
@@ -54,22 +55,27 @@ def parse_overrides(
     def define_overrides(values: flags.FlagValues) -> None:
         config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=arguments)
 
-    arguments = [_without_fractions(argument) for argument in arguments]
+    arguments = [_without_fractions(*pair) for pair in pairwise(["", *arguments])]
     return config, parse(arguments, define_overrides, *definitions)
 
 
-def _without_fractions(argument: str) -> str:
-    """Write the fractions of a radius, such as 8/255, as the numbers that they are."""
+def _without_fractions(before: str, argument: str) -> str:
+    """Write the fractions of a radius, such as 8/255, as numbers; its flag is in the same or the argument before."""
+    if before.startswith("-") and before.lstrip("-") in _RADII:
+        return _as_numbers(argument)
     flag, equals, value = argument.partition("=")
-    if flag.lstrip("-") not in _RADII or "/" not in value:
-        return argument
-    return f"{flag}{equals}{','.join(_as_number(text) for text in value.split(','))}"
+    return f"{flag}={_as_numbers(value)}" if equals and flag.lstrip("-") in _RADII else argument
+
+
+def _as_numbers(text: str) -> str:
+    """Write fractions as numbers to the last bit, and leave other text to whoever refuses it."""
+    return ",".join(_as_number(part) if "/" in part else part for part in text.split(","))
 
 
 def _as_number(text: str) -> str:
-    """Write a fraction as a number to the last bit, and leave other text to whoever refuses it."""
+    """Write a fraction as a number, if it is one."""
     try:
-        return repr(read_number(text)) if "/" in text else text
+        return repr(read_number(text))
     except ValueError:
         return text
 
@@ -80,5 +86,6 @@ _RADII = ("config.adversarial.epsilon", "config.adversarial.step_size", "config.
 
 def given_fields(arguments: list[str]) -> list[str]:
     """List the fields that --config.FIELD sets, by their dotted names."""
-    given = [argument.partition("=")[0].lstrip("-").removeprefix("no") for argument in arguments]
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    given = [name.lstrip("-").removeprefix("no") for name in names]
     return [flag.removeprefix("config.") for flag in given if flag.startswith("config.")]

@@ -55,7 +55,8 @@ def locate(name: str, data_dir: str | os.PathLike[str] | None) -> Place:
     if data_dir:
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
-            raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}")
+            where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+            raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}{where}")
         found = prepared.find_prepared(name, [folder])
         return _from_prepared(name, found) if found else _from_files(name, folder)
     if found := prepared.find_prepared(name, prepared.prepared_roots()):

@@ -24,7 +24,17 @@ def open_error_console() -> Console:
 
 def say(console: Console, text: str) -> None:
     """Write text as it is: no markup, no emoji, no colour, no line breaks of rich's own."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.print(readable(text), highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def readable(text: str) -> str:
+    r"""Write each byte of a file's name that is no UTF-8 with a backslash, so that the text can be written at all.
+
+    Example:
+        >>> readable(os.fsdecode(b"run-\xe9")) == r"run-\udce9"
+        True
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from jl1 import records
 from jl1.attack_names import full_attack_name
+from jl1.display.terminal import readable
 from jl1.errors import UserError
 from jl1.report.columns import (
     COLUMNS,
@@ -97,7 +98,7 @@ def _unlike_names(paths: Set[Path]) -> dict[Path, str]:
         num_parts += 1
         ends = {path: Path(*path.parts[-num_parts:]).as_posix() for path in paths if path not in names}
         counts = Counter(ends.values())
-        names |= {path: end for path, end in ends.items() if counts[end] == 1}
+        names |= {path: readable(end) for path, end in ends.items() if counts[end] == 1}
     return names
 
 

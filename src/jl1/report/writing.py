@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jl1.display.terminal import readable
 from jl1.display.text_tables import as_latex, notes_as_latex
 from jl1.errors import UserError
 from jl1.pictures.style import have_matplotlib
@@ -38,10 +39,9 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
         for old in {path for pattern in PICTURES for path in folder.glob(pattern)} - {*pictures}:
             old.unlink()  # of an earlier call, beside tables that it is not of
         page = page._replace(notes=[*page.notes, *warnings])
-        (folder / "table.md").write_text(f"    {command}\n\n{page_as_markdown(page)}\n")
-        (folder / "table.tex").write_text(
-            "\n\n".join([*map(as_latex, page.layouts), notes_as_latex(page.notes)]) + "\n"
-        )
+        (folder / "table.md").write_text(readable(f"    {command}\n\n{page_as_markdown(page)}\n"))
+        latex = [*map(as_latex, page.layouts), notes_as_latex(page.notes)]
+        (folder / "table.tex").write_text(readable("\n\n".join(latex) + "\n"))
         page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")

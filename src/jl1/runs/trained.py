@@ -53,7 +53,7 @@ def load_trained(workdir: Path, *, data_dir: str | None = None, reporter: Report
         UserError: No such run, no checkpoint, another model's or a damaged one, or other data.
     """
     config = config_from_dict(records.read_config(workdir))
-    data = load_data(config, data_dir)
+    data = _load_data_again(config, data_dir)
     network = create_network(config, data)  # no plan of its gradient, which may not fit into this machine
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore(snapshot_template(config, network.state), (reporter or Reporter()).notice)
@@ -62,3 +62,15 @@ def load_trained(workdir: Path, *, data_dir: str | None = None, reporter: Report
     check_same_data(restored, data)
     params = restored.snapshot.best_params or restored.snapshot.state.params
     return Trained(network.module, network.apply_fn, params, restored.epoch, config, data, attack_key(config, 2))
+
+
+def _load_data_again(config: Config, data_dir: str | None) -> Dataset:
+    """Load the data of a run, and say what to do if they are not where they were in training."""
+    try:
+        return load_data(config, data_dir)
+    except UserError as error:
+        if data_dir or not config.data.dir:
+            raise
+        raise UserError(
+            f"{error}\nThat is where the run was trained; --data_dir=DIR says where its data are now"
+        ) from error
