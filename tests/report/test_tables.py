@@ -1,5 +1,6 @@
 """Tables and the lines below them, as text."""
 
+import itertools
 import json
 
 import pytest
@@ -162,6 +163,27 @@ def test_what_the_paper_has_and_no_run_is_named(ladder):
     assert "C lambda 50" not in line
     (line,) = absent_from_paper(cells.cells, "table4")
     assert line.startswith("no run for 6 of 6 networks of table4: C lambda 0 at 0.3")
+
+
+def test_two_worst_cases_over_as_many_attacks_have_two_names_in_every_table(real_result, tmp_path):
+    of_three, of_others = {"noise": {}, "fgsm": {}, "pgd": {"num_steps": 7}}, {"noise": {}, "fgsm": {}, "apgd_ce": {}}
+    of_four = of_three | {"square": {}}
+    for lam, seed in itertools.product((0.0, 10.0, 50.0), range(2)):
+        made = result_like(real_result, lam=lam, seed=seed, accuracies=((("clean", 0.0), 0.98),))
+        rows = [
+            evaluated_row("worst_case", 0.3, 0.2 + lam / 1e3 + seed / 1e2, epoch=made["num_epochs"], attacks=attacks)
+            for attacks in (of_three, of_others, of_four)
+        ]
+        write_run(tmp_path / f"lam{lam:g}-seed{seed}", made, evaluation=rows)
+    layouts = tables_of(tmp_path)[0]
+    assert len(layouts) == 3
+    for layout in layouts:
+        names = {line[0] for line in layout.lines if line[0].startswith("worst")}
+        assert names == {
+            "worst case of noise, fgsm, pgd-7 at 0.3 (standing)",
+            "worst case of noise, fgsm, apgd_ce at 0.3 (standing)",
+            "worst case of 4 attacks at 0.3 (standing)",
+        }
 
 
 def test_l2_has_lines_of_its_own_and_no_picture(real_result, tmp_path):

@@ -129,5 +129,6 @@ def _coverage(cells: Frame) -> int:
 
 def _choice(part: Frame, role: str, cells: Frame) -> Choice:
     """Name a measure."""
-    name = measure_name(first_row(part), with_points=has_several_points(cells))
+    points = has_several_points(cells)
+    name = measure_name(first_row(part), with_points=points, strengths=cells["strength"].unique())
     return Choice(name, role, float(part["epsilon"].iloc[0]), part)

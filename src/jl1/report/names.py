@@ -1,6 +1,6 @@
 """What a table or a picture calls networks and measured accuracies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jl1.report.cells import MEASURE_COLUMNS
@@ -42,19 +42,23 @@ def training_name(network: Mapping[str, Any]) -> str:
     return f"{network['method']} at {network['train_epsilon']:g}{warmup}"
 
 
-def measure_name(measure: Mapping[str, Any], *, with_points: bool = False) -> str:
+def measure_name(measure: Mapping[str, Any], *, with_points: bool = False, strengths: Iterable[str] = ()) -> str:
     """Name a measured accuracy.
 
     Args:
         measure: `cells.MEASURE_COLUMNS`.
         with_points: Say how many points of which kind it is on.
+        strengths: Those of all that is named beside it: a worst case over many attacks names them all where another
+            one is over as many.
 
     Example:
         >>> values = (0, 0.1, "linf", "pgd", "pgd-20", "true", "test", "standing", 1000)
         >>> measure_name(dict(zip(MEASURE_COLUMNS, values, strict=True)), with_points=True)
         'pgd-20 at 0.1 (standing) on 1,000 test points'
     """
-    parts = [_short(measure["strength"]) or measure["attack"]]
+    strength, others = measure["strength"], {*strengths} - {measure["strength"]}
+    short = _short(strength)
+    parts = [(strength if short in map(_short, others) else short) or measure["attack"]]
     if measure["attack"] != "clean":
         parts.append(f"at {measure['epsilon']:g}")
     if measure["labels"] != "true":
@@ -121,8 +125,11 @@ def measures_of(group: Frame) -> list[tuple[str, Frame]]:
     with_points = has_several_points(group)
     parts = [part for _, part in group.groupby([*MEASURE_COLUMNS], sort=True)]
     parts.sort(key=lambda part: measure_place(first_row(part)))
-    order = ["lam", *PENALTY_COLUMNS]
-    return [(measure_name(first_row(part), with_points=with_points), part.sort_values(order)) for part in parts]
+    order, strengths = ["lam", *PENALTY_COLUMNS], group["strength"].unique()
+    return [
+        (measure_name(first_row(part), with_points=with_points, strengths=strengths), part.sort_values(order))
+        for part in parts
+    ]
 
 
 def measure_place(measure: Mapping[str, Any]) -> tuple[Any, ...]:

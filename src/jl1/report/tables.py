@@ -85,7 +85,8 @@ def _trends(group: Frame, trends: Frame) -> tuple[list[str], list[list[str]]]:
     for found in sorted(as_mappings(trends), key=measure_place):
         penalty = [penalty_name((found["penalty"], found["outputs"], found["scale"]))] if several else []
         figures = [_signed(found["tau"]), p_text(found["p_holm"]), f"{found['num_runs']}"]
-        lines.append([measure_name(found, with_points=with_points), *penalty, *figures])
+        name = measure_name(found, with_points=with_points, strengths=group["strength"].unique())
+        lines.append([name, *penalty, *figures])
     return ["accuracy in %", *(["penalty"] if several else []), "tau", "p", "runs"], lines
 
 
