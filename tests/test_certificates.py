@@ -126,7 +126,8 @@ def test_at_0_the_bound_holds_for_the_slope_that_jax_takes(activation, norm):
     inputs, labels = jnp.zeros((1, 1)), jnp.array([0])
     gradient = jax.grad(lambda x: margins_at(module, params, x, labels)[0, 1])(inputs)
     assert jnp.sum(jnp.abs(gradient)) == norm
-    assert gradient_norm_bounds(module, params, inputs=inputs, labels=labels, epsilon=0.0).tolist() == [[0.0, norm]]
+    bounds = gradient_norm_bounds(module, params, inputs=inputs, labels=labels, epsilon=0.0)
+    np.testing.assert_allclose(bounds, [[0.0, norm]], rtol=1e-5)
 
 
 @pytest.mark.usefixtures("x64")
@@ -341,5 +342,54 @@ def test_a_margin_below_the_rounding_of_the_logits_is_not_certified():
     for offset, certified in ((0.0, 1.0), (1e6, 0.0)):  # at 1e6 both logits are 1000000.5, and the decision is wrong
         params = {"output": {"kernel": jnp.eye(2), "bias": jnp.full(2, offset, jnp.float32)}}
         bounds = certified_margins(module, params, epsilon=0.005, **points)
-        assert float(bounds[0, 0]) == pytest.approx(0.01, abs=1e-6)
+        assert float(bounds[0, 0]) == pytest.approx(0.01, abs=1e-5 * max(offset, 1))
         assert certified_accuracy(module, params, epsilon=0.005, **points) == certified
+
+
+@pytest.mark.parametrize("offset", [0.0, 4096.0, 2.0**20])
+def test_what_cancels_before_the_logits_is_rounded_too(offset):
+    # z_0 - z_1 = (x + offset) - offset - 0.55 >= 0.575 - 0.01 - 0.55 in exact arithmetic
+    params = {
+        "layer_0": {"kernel": jnp.array([[1.0, 0.0]]), "bias": jnp.full(2, offset)},
+        "output": {"kernel": jnp.array([[1.0, 0.0], [-1.0, 0.0]]), "bias": jnp.array([0.0, 0.55])},
+    }
+    given = {"inputs": jnp.array([[0.575]]), "labels": jnp.array([0]), "epsilon": 0.01}
+    assert certified_accuracy(SequentialNet((Dense(2),), 2), params, **given) == float(offset == 0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "softplus", "tanh"])
+def test_no_point_that_floating_point_misclassifies_is_certified(activation):
+    """Networks whose large numbers cancel in the second layer."""
+    module, epsilon, rng = (
+        SequentialNet((Dense(6), Dense(5)), 2, ACTIVATIONS[activation]),
+        1e-3,
+        np.random.default_rng(0),
+    )
+    step, apply_fn = make_certificate_step(module), jax.jit(make_apply_fn(module))
+    inputs, num_certified = jnp.asarray(rng.uniform(size=(200, 4)), jnp.float32), 0
+    signs = jnp.asarray(rng.choice([-1, 1], (20, 200, 4)), jnp.float32)
+    corners = [jnp.clip(inputs + epsilon * sign, 0, 1) for sign in signs]
+    for size in (1.0, 1e2, 1e4, 1e6):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
+        params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+        params["layer_0"]["bias"] += size
+        params["layer_1"]["kernel"] -= jnp.mean(
+            params["layer_1"]["kernel"], axis=0, keepdims=True
+        )  # the offset cancels here
+        labels = jnp.argmax(apply_fn(params, inputs), axis=1)
+        is_certified = step(params, inputs, labels, epsilon)
+        for points in corners:
+            assert not np.any(is_certified & (jnp.argmax(apply_fn(params, points), axis=1) != labels))
+        num_certified += int(np.sum(is_certified))
+    assert num_certified > 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_points_of_few_bits_are_certified_for_the_ball_of_all_numbers(dtype):
+    # at 0.75 the next bfloat16 is 0.754, and the ball of radius 0.0015 would hold its centre alone
+    params = {"output": {"kernel": jnp.array([[1.0, -1.0]]), "bias": jnp.array([0.0, 1.499])}}
+    points = {"inputs": jnp.full((1, 1), 0.75, dtype), "labels": jnp.array([0])}
+    accuracies = [
+        certified_accuracy(SequentialNet((), 2), params, epsilon=radius, **points) for radius in (1e-4, 1.5e-3)
+    ]
+    assert accuracies == [1.0, 0.0]

@@ -6,8 +6,8 @@ the other (`piecewise_linear.margin_bounds`, with the references).
 
 Where no ReLU can change, the network is affine in the ball and Eq. 2 is exact; elsewhere neither bound is always the
 better one, so `certified_margins` takes the larger. Both are loose on networks that were not trained for them: what is
-not certified may still be robust. They hold up to the rounding of the arithmetic, as all such bounds in floating
-point do: a margin below 1e-5 of the largest logit certifies nothing in float32, and is not counted.
+not certified may still be robust. They are rounded outwards: what they say of the network holds for its logits in exact
+arithmetic and in floating point (`piecewise_linear.intervals`, which says for which products).
 """
 
 from collections.abc import Callable
@@ -24,12 +24,9 @@ from jl1.attacks.ball import check_radius
 from jl1.batches import measure
 from jl1.inputs import check_floating, check_range
 from jl1.labels import check_labels, one_hot
-from jl1.models import SequentialNet, make_apply_fn
-from jl1.piecewise_linear.intervals import SLOPES, Interval
+from jl1.models import SequentialNet
+from jl1.piecewise_linear.intervals import SLOPES, Interval, roundings
 from jl1.piecewise_linear.margin_bounds import margin_bounds
-
-_ROUNDING = 84
-"""Of the largest logit, in roundings of 1: a smaller margin certifies nothing (1e-5 in float32)."""
 
 
 def certified_margins(
@@ -58,7 +55,7 @@ def certified_margins(
 
     Returns:
         One row an example and one column a class j, 0 for y itself. Where all others are above 0, no point of the
-        ball is misclassified, up to rounding. For an x out of the range nothing is promised: all others are -inf.
+        ball is misclassified. For an x out of the range nothing is promised: all others are -inf.
 
     Raises:
         ValueError: Another activation, inputs that are not floating, labels that are not one integer an example, or a
@@ -70,7 +67,7 @@ def certified_margins(
         >>> params = {"output": {"kernel": jnp.array([[1.0, 0.0], [0.0, 1.0]]), "bias": jnp.zeros(2)}}
         >>> bounds = certified_margins(SequentialNet((), num_classes=2), params, inputs=jnp.array([[0.75, 0.25]]),
         ...                            labels=jnp.array([0]), epsilon=0.125)
-        >>> bounds.tolist()
+        >>> jnp.round(bounds, 4).tolist()  # rounded outwards, 0.2499985
         [[0.0, 0.25]]
     """
     by_intervals, (lowered, _) = _bounds(module, params, inputs, labels, epsilon, _Range(lower, upper))
@@ -114,7 +111,7 @@ def gradient_norm_bounds(
 def make_certificate_step(module: SequentialNet, *, lower: float = 0.0, upper: float = 1.0) -> Callable[..., Mask]:
     """Make the jitted `step(params, inputs, labels, epsilon)`: of which points no point of the ball is misclassified.
 
-    The bounds of `certified_margins` must be above what rounding can be, 1e-5 of the largest logit in float32.
+    All bounds of `certified_margins` must be above 0.
 
     Args:
         module: As for `certified_margins`.
@@ -179,9 +176,7 @@ def _certificate_step(module: SequentialNet, limits: _Range) -> Callable[..., Ma
     def step(params: Params, inputs: Inputs, labels: Labels, epsilon: Scalar) -> Mask:
         points = {"inputs": inputs, "labels": labels, "epsilon": epsilon}
         margins = certified_margins(module, params, **points, **limits._asdict())
-        is_label = one_hot(labels, module.num_classes, bool)
-        size = jnp.max(jnp.abs(make_apply_fn(module)(params, inputs)), axis=1, keepdims=True)
-        return jnp.all((margins > _ROUNDING * jnp.finfo(size.dtype).eps * size) | is_label, axis=1)
+        return jnp.all((margins > 0) | one_hot(labels, module.num_classes, bool), axis=1)
 
     return jax.jit(step)
 
@@ -213,6 +208,19 @@ def _bounds(
     check_radius(epsilon, *limits)
     check_floating(inputs)
     check_labels(labels, inputs, what="inputs")
-    box = Interval(jnp.maximum(inputs - epsilon, limits.lower), jnp.minimum(inputs + epsilon, limits.upper))
+    inputs, params = _precise(inputs, params)
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
-        return margin_bounds(module, params, inputs, labels, box)
+        return margin_bounds(module, params, inputs, labels, _box(inputs, epsilon, limits))
+
+
+def _precise(inputs: Inputs, params: Params) -> tuple[Inputs, Params]:
+    """Bring points and parameters to one type of at least 32 bits: in a smaller one a ball may be empty."""
+    dtypes = (jnp.dtype(jnp.float32), *(leaf.dtype for leaf in (inputs, *jax.tree.leaves(params))))
+    dtype = max(dtypes, key=lambda each: jnp.finfo(each).bits)
+    return inputs.astype(dtype), jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def _box(inputs: Inputs, epsilon: Scalar, limits: _Range) -> Interval:
+    """Return the ball as an interval of inputs, rounded outwards."""
+    radius = epsilon + roundings(0, inputs.dtype) * (jnp.abs(inputs) + epsilon)
+    return Interval(jnp.maximum(inputs - radius, limits.lower), jnp.minimum(inputs + radius, limits.upper))

@@ -42,6 +42,7 @@ class LinearOps(NamedTuple):
         to_kernel: That sum in the kernel's own layout: once, after all sums.
         at_inputs: (fn, tangents, *per_output) to fn(tangents of one output, *its own), for what `push` reads next.
         output_shape: Shape of one output.
+        num_summands: The most numbers that `push` or `pull` adds up to one.
     """
 
     push: Callable[[Kernel, Rows], Rows]
@@ -50,6 +51,7 @@ class LinearOps(NamedTuple):
     to_kernel: Callable[[KernelSum], Kernel]
     at_inputs: Callable[..., Rows]
     output_shape: tuple[int, ...]
+    num_summands: int
 
 
 def make_linear_ops(
@@ -97,7 +99,7 @@ def _dense(input_shape: tuple[int, ...], layer: Dense, precision: str) -> Linear
         return product(columns.T, matrix) if transposed else product(matrix.T, columns)
 
     to_kernel = jnp.transpose if transposed else jnp.asarray
-    return LinearOps(push, pull, outer, to_kernel, _at_once, (layer.features,))
+    return LinearOps(push, pull, outer, to_kernel, _at_once, (layer.features,), max(size, layer.features))
 
 
 def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str) -> LinearOps:
@@ -130,7 +132,7 @@ def _library_convolution(input_shape: tuple[int, ...], layer: Conv, precision: s
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel_shape, (1, *input_shape)))
     output_shape = jax.eval_shape(convolve, *shapes).shape[1:]
-    return LinearOps(push, pull, outer, jnp.asarray, _at_once, output_shape)
+    return LinearOps(push, pull, outer, jnp.asarray, _at_once, output_shape, _num_summands(layer, input_shape))
 
 
 def _patch_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str) -> LinearOps:
@@ -166,7 +168,8 @@ def _patch_convolution(input_shape: tuple[int, ...], layer: Conv, precision: str
     def to_kernel(total: KernelSum) -> Kernel:
         return (total.T if transposed else total).reshape(kernel_shape)
 
-    return LinearOps(push, pull, outer, to_kernel, _one_after_the_other, output_shape)
+    num_summands = _num_summands(layer, input_shape)
+    return LinearOps(push, pull, outer, to_kernel, _one_after_the_other, output_shape, num_summands)
 
 
 _CONVOLUTIONS: Mapping[str, Callable[[tuple[int, ...], Conv, str], LinearOps]] = {
@@ -189,7 +192,13 @@ def _after_pool(ops: LinearOps, layer: AveragePool, input_shape: tuple[int, ...]
         push=lambda kernel, tangents: ops.push(kernel, pool(tangents)),
         pull=lambda kernel, rows, fn: jax.vmap(fn)(jax.vmap(unpool)(ops.pull(kernel, rows, lambda each: each))),
         outer=lambda tangents, rows: ops.outer(pool(tangents), rows),
+        num_summands=ops.num_summands + layer.window**2,
     )
+
+
+def _num_summands(layer: Conv, input_shape: tuple[int, ...]) -> int:
+    """Return how many numbers a convolution or its transpose adds up at most."""
+    return layer.kernel_size**2 * max(input_shape[-1], layer.features)
 
 
 def _is_transposed(fan_in: int, fan_out: int) -> bool:
