@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pandas as pd
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -20,3 +22,17 @@ def test_a_table_that_has_changed_by_hand_is_made_anew():
     changed = page[:start] + page[start:].replace("| clean |", "| cleaner |", 1)
     assert changed != page
     assert with_tables(changed) == page
+
+
+def test_what_fgsm_alone_would_have_chosen_is_what_the_grid_says():
+    rows = pd.read_csv(DOCS / "results" / "quickstart_grid.csv").query("attack != 'clean'")
+    rows["measure"] = rows["attack"] + rows["epsilon"].astype(str)
+    keys = ["train_epsilon", "penalty", "outputs", "lam"]
+    grid = rows.pivot_table(index=keys, columns="measure", values="accuracy", dropna=False).reset_index()
+    chosen = grid.loc[grid["fgsm0.3"].idxmax()]
+    assert (chosen["train_epsilon"], chosen["penalty"], chosen["lam"]) == (0.2, "none", 0.0)
+    sentence = (
+        (DOCS / "results.md").read_text().partition("FGSM at 0.3 alone would have chosen")[2].partition("\n\n")[0]
+    )
+    for figure in chosen[["fgsm0.3", "pgd0.1", "pgd0.2"]]:
+        assert f"{100 * figure:.1f} %" in sentence
