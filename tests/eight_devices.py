@@ -103,7 +103,9 @@ QUICK = ("closed form, probs", "plain", "jacobian_frobenius_projected", "one dra
 def test_the_gradient_of_a_batch_is_that_of_one_device(form):
     inputs, labels = example_of(NET, BATCH_SIZE)
     mask = jnp.arange(BATCH_SIZE) != 2
-    params, options = as_tree(NET.params()), {"lam": 0.3, "epsilon": 0.1, "key": KEY}
+    params, options = as_tree(NET.params()), {"lam": 0.3, "epsilon": 0.1}
+    if not form.startswith("closed"):  # which draws nothing, and is called without a key by whoever draws none
+        options["key"] = KEY
 
     def gradient(devices):
         rows = devices.fill(np.arange(BATCH_SIZE, dtype=np.int32)[None])[0]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jl1.attacks.fgsm import fgsm
 from jl1.attacks.objectives import margin
 from jl1.closed_form import _ignores_shifts, has_closed_form, make_closed_form_gradient
 from jl1.gradients import make_gradient
@@ -315,3 +316,30 @@ def test_bfloat16_products_are_an_option_and_float32_the_default():
     assert any((leaf != leaf.astype(jnp.bfloat16)).any() for leaf in jax.tree.leaves(library))
     with pytest.raises(ValueError, match="precision='half'"):
         make_closed_form_gradient(module, precision="half")
+
+
+def test_a_loss_that_is_averaged_already_is_refused():
+    module, params, inputs, labels = problem(NETS["dense"], dtype=jnp.float32)
+    gradient_fn = make_closed_form_gradient(module, loss_fn=lambda *given: jnp.mean(SMOOTHED(*given)))
+    with pytest.raises(ValueError, match=r"loss_fn returned shape \(\) .* do not average"):
+        gradient_fn(params, inputs, **arguments(labels))
+
+
+def test_the_gradient_has_the_type_of_the_parameters():
+    module, params, inputs, labels = problem(NETS["dense"], dtype=jnp.float32)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    gradient, _ = make_closed_form_gradient(module, loss_fn=SMOOTHED)(params, inputs, **arguments(labels))
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_twins_stay_in_the_range_that_is_given():
+    module, params, inputs, labels = problem(NETS["dense"], dtype=jnp.float32)
+    inputs = 4 * inputs - 2
+    limits = {"lower": -2.0, "upper": 2.0}
+    options = {"twin_loss_fn": SMOOTHED, "loss_fn": SMOOTHED, "outputs": "probs"}
+    found = make_closed_form_gradient(module, **options, **limits)(params, inputs, **arguments(labels))
+    attack_fn = partial(fgsm, loss_fn=SMOOTHED, **limits)
+    expected = automatic(module, defended_loss, "probs", attack_fn=attack_fn)(params, inputs, **arguments(labels))
+    assert_same(found, expected, rtol=1e-4)
+    clipped = make_closed_form_gradient(module, **options)(params, inputs, **arguments(labels))
+    assert abs(float(clipped[1].total - expected[1].total)) > 0.1

@@ -25,7 +25,7 @@ from jl1.jacobian import input_jacobian
 from jl1.losses import cross_entropy, defended_loss
 from jl1.models import Dense, SequentialNet, make_apply_fn
 from jl1.norms import jacobian_l1
-from jl1.penalties import DRAW_CLASSES, ESTIMATORS, make_change_penalty
+from jl1.penalties import DRAW_CLASSES, ESTIMATORS, make_change_penalty, make_penalty
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -334,3 +334,12 @@ def test_its_memory_grows_with_the_classes_as_the_logits_do(costs):
     logits = 4 * BATCH * (1000 - 100)
     last_kernel = 4 * WIDTH * (1000 - 100)
     assert costs[1000][1][1] - costs[100][1][1] < 6 * logits + 2 * last_kernel
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_bytes_are_refused_as_by_the_exact_penalties(name):
+    with pytest.raises(ValueError, match="inputs of type uint8: floating numbers are needed; divide bytes by 255"):
+        make_penalty(name, outputs="probs")(
+            lambda x: x @ jnp.ones((4, 3)), jnp.ones((2, 4), jnp.uint8), labels=jnp.array([0, 1]), key=jax.random.key(0)
+        )

@@ -125,3 +125,16 @@ def test_both_forms_are_compiled_once_and_serve_every_m():
     for every in (1, 2, 5):
         state, _ = step(state, INPUTS, LABELS, MASK, hyperparameters(every))
     assert len(traces) == 1
+
+
+def test_logits_in_few_bits_are_trained_on_too():
+    def few_bits(params, inputs):
+        return NET.apply_fn(params, inputs).astype(jnp.bfloat16)
+
+    penalty_fn = make_penalty("jacobian_l1_sampled_classes")
+    forms = (make_gradient(few_bits, terms_fn=terms_fn(form)) for form in (penalty_fn, None))
+    state, totals = make_train_step(make_lazy_gradient(*forms), SGD)(
+        new_state(), INPUTS, LABELS, MASK, hyperparameters(2)
+    )
+    assert int(state.step) == 1
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((state.params, totals)))

@@ -408,3 +408,18 @@ def test_twins_of_another_shape_are_refused():
 def test_a_label_outside_the_classes_cannot_go_unnoticed(loss_fn):
     losses = loss_fn(jnp.zeros((3, 4)), jnp.array([-1, 4, 3]), smoothing=0.1)
     assert jnp.isnan(losses).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("coupled", [penalised_loss, defended_loss])
+def test_a_loss_that_is_averaged_already_is_refused(coupled):
+    options = {"epsilon": 0.1} if coupled is defended_loss else {}
+    with pytest.raises(ValueError, match=r"loss_fn returned shape \(\) for .* do not average"):
+        coupled(
+            lambda x: x,
+            jnp.ones((2, 3)),
+            labels=jnp.array([0, 1]),
+            lam=0.0,
+            penalty_fn=None,
+            loss_fn=lambda logits, labels: jnp.mean(cross_entropy(logits, labels)),
+            **options,
+        )

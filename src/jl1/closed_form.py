@@ -68,6 +68,8 @@ def make_closed_form_gradient(
     layer_names: tuple[str, ...] | None = None,
     examples_per_pass: int | None = None,
     precision: str = "float32",
+    lower: float = 0.0,
+    upper: float = 1.0,
 ) -> GradientFn:
     """Make the function that computes the mean loss of Eq. 3 on a batch and its gradient, in closed form.
 
@@ -86,6 +88,8 @@ def make_closed_form_gradient(
         examples_per_pass: The batch is worked off in chunks of so many examples, each with all its rows: the bound on
             memory; None: what suits the caches of a CPU, and the whole batch elsewhere.
         precision: Of all products, a name of `precision.PRECISIONS`.
+        lower: Lowest value an input may have: the twins are clipped to it.
+        upper: Highest value an input may have.
 
     Returns:
         `gradient_fn(params, inputs, labels=..., mask=..., lam=..., epsilon=..., key=...)`, which returns the gradient
@@ -133,14 +137,16 @@ def make_closed_form_gradient(
         weights = mask / jnp.maximum(jnp.sum(mask), 1).astype(inputs.dtype)
         options = {"head": HEADS[outputs], "loss_fn": loss_fn, "lam": lam / num_entries, "differences": differences}
         at_points = partial(loss_and_gradient_at, net, kink=kink, **options)
-        at_chunk = partial(_at_points_and_twins, net, at_points, *twins, inputs.shape[1:], epsilon)
+        attack = partial(full_step, epsilon=epsilon, lower=lower, upper=upper)
+        at_chunk = partial(_at_points_and_twins, net, at_points, *twins, inputs.shape[1:], attack)
 
         size = min(examples_per_pass or fastest_examples(module, inputs), len(inputs))
         chunks = in_chunks(size, (inputs.reshape(len(inputs), -1), labels, weights))
         ((by_kernels, by_biases), losses, penalties) = _sum_over(at_chunk, chunks)
         kernels = (op.to_kernel(by_kernel) for op, by_kernel in zip(net.ops, by_kernels, strict=True))
         whole = {name: {"kernel": one, "bias": two} for name, one, two in zip(names, kernels, by_biases, strict=True)}
-        gradients = {name: {leaf: whole[name][leaf] for leaf in params[name]} for name in params}
+        summed = {name: {leaf: whole[name][leaf] for leaf in params[name]} for name in params}
+        gradients = jax.tree.map(lambda total, value: total.astype(value.dtype), summed, dict(params))
         penalties = penalties / num_entries
         return gradients, LossTerms(losses + lam * penalties, losses, penalties)
 
@@ -184,7 +190,7 @@ def _at_points_and_twins(
     twin_loss_fn: ExampleLossFn | None,
     twin_weight: float,
     input_shape: tuple[int, ...],
-    epsilon: Scalar,
+    attack: Callable[[Inputs, Inputs], Inputs],
     chunk: tuple[Inputs, Labels, PerExample],
 ) -> Sums:
     """Return the gradient, loss and penalty of a chunk, and of its twins: their direction comes with the rows."""
@@ -194,7 +200,7 @@ def _at_points_and_twins(
         return at_points(inputs, labels, weights)[0]
     sums, there = at_points(inputs, labels, twin_weight * weights)
     ascent = direction_of(net, loss_slope(twin_loss_fn, there.logits, labels), there)
-    twins = full_step(inputs, ascent.reshape(inputs.shape), epsilon=epsilon)
+    twins = attack(inputs, ascent.reshape(inputs.shape))
     at_twins, _ = at_points(twins, labels, twin_weight * weights)
     return jax.tree.map(jnp.add, sums, at_twins)
 
@@ -202,5 +208,6 @@ def _at_points_and_twins(
 def _sum_over(fn: Callable[..., Sums], chunks: tuple[Array, Array, Array]) -> Sums:
     """Sum a function of a chunk over all chunks, one after the other."""
     shapes = jax.eval_shape(fn, jax.tree.map(lambda array: array[0], chunks))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zero = jnp.zeros_like(chunks[0][0, 0, 0])  # of the data: inside `shard_map` the sums vary over devices as it does
+    zeros = jax.tree.map(lambda leaf: jnp.broadcast_to(zero, leaf.shape).astype(leaf.dtype), shapes)
     return jax.lax.scan(lambda sums, chunk: (jax.tree.map(jnp.add, sums, fn(chunk)), None), zeros, chunks)[0]

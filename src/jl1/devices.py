@@ -103,7 +103,14 @@ class Devices:
         )
 
         def shared_gradient_fn(
-            params: Params, inputs: Inputs, *, labels: Labels, mask: Mask, lam: Scalar, epsilon: Scalar, key: PRNGKey
+            params: Params,
+            inputs: Inputs,
+            *,
+            labels: Labels,
+            mask: Mask,
+            lam: Scalar,
+            epsilon: Scalar,
+            key: PRNGKey | None = None,
         ) -> tuple[Params, LossTerms]:
             return of_own_rows(params, inputs, labels, mask, {"lam": lam, "epsilon": epsilon, "key": key})
 

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Labels, LogitsFn, PenaltyFn, PerExample, PRNGKey
+from jl1.inputs import check_floating
 
 Values = Float[Array, " batch *rest"]
 """Outputs, or one value an example."""
@@ -61,6 +63,7 @@ def evaluate_once(function: Callable[[Inputs], Values], inputs: Inputs) -> Evalu
         >>> value_and_pullback(compose(jnp.negative, square), inputs)[1](jnp.ones((1, 1)))[0].tolist()
         [[-6.0]]
     """
+    check_floating(inputs)
     return Evaluated(function, inputs, *jax.vjp(function, inputs))
 
 
@@ -94,7 +97,18 @@ class Sharing:
 
 
 def value_and_pullback(function: Callable[[Inputs], Values], inputs: Inputs) -> tuple[Values, Pullback]:
-    """Do as `jax.vjp`, without a pass over a network that is already evaluated at the same array."""
+    """Do as `jax.vjp`, without a pass over a network that is already evaluated at the same array.
+
+    The pullback also takes cotangents that are the same on all devices where the values are not (in `shard_map`).
+    """
     if isinstance(function, Evaluated) and function.inputs is inputs:
-        return function.values, function.pullback
-    return jax.vjp(function, inputs)
+        values, pullback = function.values, function.pullback
+    else:
+        check_floating(inputs)
+        values, pullback = jax.vjp(function, inputs)
+    return values, lambda cotangents: pullback(as_varying(cotangents, values))
+
+
+def as_varying(cotangents: Values, values: Values) -> Values:
+    """Let cotangents vary over devices as the values do: `shard_map` asks for it."""
+    return jnp.ones_like(values) * cotangents

@@ -30,11 +30,23 @@ def make_gradient(apply_fn: ApplyFn, *, terms_fn: TermsFn) -> GradientFn:
 
     Args:
         apply_fn: Function of params and inputs to logits.
-        terms_fn: The loss of every example.
+        terms_fn: The loss of every example. `losses.defended_loss` and those of `robust_losses` fit with their
+            options bound; Eq. 3 without twins has no radius, see the example.
 
     Returns:
         `gradient_fn(params, inputs, labels=..., mask=..., lam=..., epsilon=..., key=...)`, which returns the
         gradient and the mean terms. Not jitted; lam and epsilon may be traced.
+
+    Example:
+        >>> from jl1.losses import penalised_loss
+        >>> from jl1.penalties import make_penalty
+        >>> def on_the_points(logits_fn, inputs, *, labels, lam, epsilon, key):
+        ...     return penalised_loss(logits_fn, inputs, labels=labels, lam=lam, penalty_fn=make_penalty("jacobian_l1"))
+        >>> gradient_fn = make_gradient(lambda params, x: x @ params, terms_fn=on_the_points)
+        >>> gradient, terms = gradient_fn(jnp.array([[1.0, -2.0]]), jnp.zeros((1, 1)), labels=jnp.array([0]),
+        ...                               mask=jnp.array([True]), lam=0.5, epsilon=0.0)
+        >>> gradient.tolist(), float(terms.penalty)  # lam sign(W), and sum |W|
+        ([[0.5, -0.5]], 3.0)
     """
 
     def gradient_fn(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jl1.array_types import BatchedFn, Inputs, Jacobian, OutputsFn, PerExample
-from jl1.evaluated import value_and_pullback
+from jl1.evaluated import as_varying, value_and_pullback
 from jl1.inputs import check_floating
 
 
@@ -162,7 +162,7 @@ def _sum_over_rows(
     @jax.checkpoint
     def one_output(index: Int[Array, ""]) -> PerExample:
         cotangent = jnp.broadcast_to(jax.nn.one_hot(index, num_outputs, dtype=outputs.dtype), outputs.shape)
-        return row_fn(pullback(cotangent)[0])
+        return row_fn(pullback(as_varying(cotangent, outputs))[0])
 
     rows = jax.lax.map(one_output, jnp.arange(num_outputs), batch_size=min(outputs_per_pass, num_outputs))
     return jnp.sum(rows, axis=0)

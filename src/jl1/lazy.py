@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jl1.array_types import Inputs, Params, Scalar
 from jl1.gradients import GradientFn
@@ -37,6 +38,11 @@ def make_lazy_gradient(gradient_fn: GradientFn, plain_gradient_fn: GradientFn) -
         penalised, plain = (
             partial(form, params, inputs, lam=lam, **options) for form in (gradient_fn, plain_gradient_fn)
         )
-        return jax.lax.cond(lam > 0, penalised, plain)
+
+        def plain_as_penalised() -> tuple[Params, LossTerms]:
+            gradient, terms = plain()  # of logits in few bits: lambda lifts the terms of the other form to its own type
+            return gradient, LossTerms(*(term.astype(jnp.result_type(term, lam)) for term in terms))
+
+        return jax.lax.cond(lam > 0, penalised, plain_as_penalised)
 
     return lazy_gradient_fn

@@ -21,6 +21,7 @@ from jl1.attacks.fgsm import fgsm
 from jl1.attacks.twins import split_key, twins_of
 from jl1.evaluated import Sharing, evaluate_once
 from jl1.labels import check_labels, one_hot
+from jl1.per_example import check_losses
 from jl1.ranges import check_number, check_weight
 
 
@@ -116,7 +117,8 @@ def penalised_loss(
         The terms of every example, not averaged.
 
     Raises:
-        ValueError: Labels that are not one integer an example, or a number for `lam` below 0.
+        ValueError: Labels that are not one integer an example, a loss that is not one value an example, or a number for
+            `lam` below 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -134,6 +136,7 @@ def penalised_loss(
     logits = network(inputs)
     chex.assert_rank(logits, 2)
     losses = loss_fn(logits, labels)
+    check_losses(losses, len(labels))
     if penalty_fn is None:
         return LossTerms(losses, losses, jnp.zeros_like(losses))
     keys = {} if key is None else {"key": key}  # a penalty of one's own need not take any

@@ -21,6 +21,19 @@ def tiny(rows: Array) -> float:
     return max(1e-12, float(jnp.finfo(rows.dtype).tiny))
 
 
+def check_losses(losses: Array, num_examples: int) -> None:
+    """Refuse a loss that has been averaged: its slopes would be too small by the number of examples.
+
+    Raises:
+        ValueError: Not one value an example.
+    """
+    if losses.shape != (num_examples,):
+        raise ValueError(
+            f"loss_fn returned shape {losses.shape} for {num_examples} examples: one value an example is needed, of "
+            f"shape ({num_examples},); do not average in it"
+        )
+
+
 def is_finite(rows: Array) -> Mask:
     """Say of each example whether all its numbers are numbers."""
     return jnp.all(jnp.isfinite(rows.reshape(len(rows), -1)), axis=1)

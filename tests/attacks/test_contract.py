@@ -25,6 +25,7 @@ from jl1.attacks.transfer import transfer
 from jl1.audit.ascent_health import ascent_health
 from jl1.audit.defence import penalty_peak
 from jl1.evaluation import accuracy
+from jl1.keys import needs_key
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -227,3 +228,25 @@ def test_square_attacks_images_of_any_sides(shape, norm):
     moves = np.asarray(found - images).reshape(4, -1)
     longest = np.abs(moves).max(1) if norm == "linf" else np.linalg.norm(moves, axis=1)
     assert np.all((longest > 0.01) & (longest <= 0.05 + 1e-6))
+
+
+@pytest.mark.parametrize("epsilon", [0.0005, 0.003])
+def test_an_l2_ball_of_float16_has_its_border_where_it_should(epsilon):
+    inputs, key = jnp.zeros((3, 784), jnp.float16), jax.random.key(0)
+    weights = jax.random.normal(key, (784, 4), jnp.float16)
+    options = {"labels": jnp.arange(3), "epsilon": epsilon, "key": key, "norm": "l2", "lower": -1.0}
+    points = pgd_last_point(lambda x: x @ weights, inputs, num_steps=5, **options)
+    lengths = jnp.linalg.norm(points.astype(jnp.float32), axis=1)
+    assert jnp.all((lengths > 0.5 * epsilon) & (lengths <= 1.01 * epsilon)), lengths
+
+
+def test_a_transferred_attack_needs_a_key_if_the_attack_does_and_passes_on_what_it_is_given():
+    assert [needs_key(transfer(attack_fn, linear)) for attack_fn in (fgsm, pgd)] == [False, True]
+
+    def own(logits_fn, inputs, *, labels, epsilon):  # takes no key
+        return inputs + epsilon
+
+    for attack_fn in (fgsm, own):
+        transferred = transfer(attack_fn, partial(linear, -WEIGHTS))
+        clean = accuracy(linear, WEIGHTS, inputs=INPUTS, labels=LABELS)
+        assert accuracy(linear, WEIGHTS, inputs=INPUTS, labels=LABELS, attack_fn=transferred, epsilon=0.1) <= clean

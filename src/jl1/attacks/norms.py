@@ -88,7 +88,9 @@ def _l1_length(vectors: Inputs) -> PerExample:
 
 
 def _l2_length(vectors: Inputs) -> PerExample:
-    return jnp.sqrt(jnp.sum(_rows(vectors) ** 2, axis=1))
+    """Sum in float32 at least: in float16 the squares of entries below 2e-4 are 0, and a ball would have no border."""
+    rows = _rows(vectors) if jnp.finfo(vectors.dtype).bits >= 32 else _rows(vectors).astype(jnp.float32)
+    return jnp.sqrt(jnp.sum(rows**2, axis=1)).astype(vectors.dtype)
 
 
 def _linf_length(vectors: Inputs) -> PerExample:

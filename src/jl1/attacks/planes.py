@@ -62,5 +62,6 @@ def _distance(weight: _Rows, slope: _Rows, room: _Rows, gap: PerExample) -> PerE
         further = jnp.maximum(distance, further)  # rounding must not turn it round
         return further, jnp.any(further > distance)
 
-    start = (jnp.zeros_like(gap), jnp.asarray(True))
+    begins = jnp.any(jnp.ones_like(gap, bool))  # of the gap: inside `shard_map` it varies over the devices as that does
+    start = (jnp.zeros_like(gap), begins)
     return jax.lax.while_loop(lambda carry: carry[1], newton, start)[0]

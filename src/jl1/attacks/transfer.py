@@ -1,6 +1,9 @@
 """Adversarial inputs made on another network: a white-box attack that they outdo was stopped by its gradients."""
 
-from jl1.array_types import AttackFn, Inputs, Labels, LogitsFn, NormAttackFn, PRNGKey, Scalar
+from functools import wraps
+from typing import Any
+
+from jl1.array_types import AttackFn, Inputs, LogitsFn, NormAttackFn
 
 
 def transfer(attack_fn: AttackFn, source_logits_fn: LogitsFn) -> NormAttackFn:
@@ -15,18 +18,16 @@ def transfer(attack_fn: AttackFn, source_logits_fn: LogitsFn) -> NormAttackFn:
         is moved all the same.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> from jl1.attacks.fgsm import fgsm
         >>> attack_fn = transfer(fgsm, lambda x: x * 2)
-        >>> options = {"labels": jnp.array([0]), "epsilon": 0.25, "key": jax.random.key(0)}
-        >>> attack_fn(lambda x: -x, jnp.full((1, 2), 0.5), **options).tolist()
+        >>> attack_fn(lambda x: -x, jnp.full((1, 2), 0.5), labels=jnp.array([0]), epsilon=0.25).tolist()
         [[0.25, 0.75]]
     """
 
-    def attack(
-        logits_fn: LogitsFn, inputs: Inputs, *, labels: Labels, epsilon: Scalar, key: PRNGKey, **options: object
-    ) -> Inputs:
+    @wraps(attack_fn)  # it draws at random if the attack does (`keys.needs_key`)
+    def attack(logits_fn: LogitsFn, inputs: Inputs, **options: Any) -> Inputs:
         del logits_fn
-        return attack_fn(source_logits_fn, inputs, labels=labels, epsilon=epsilon, key=key, **options)
+        return attack_fn(source_logits_fn, inputs, **options)
 
     return attack

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, Logits, Params, PerExample, Scalar
 from jl1.models import Layer
-from jl1.per_example import spread, spread_channels
+from jl1.per_example import check_losses, spread, spread_channels
 from jl1.piecewise_linear.heads import HeadFn, LogitsJacobian, penalty_and_slopes
 from jl1.piecewise_linear.kinks import Kink
 from jl1.piecewise_linear.linear_ops import LinearOps, Rows, make_linear_ops
@@ -118,6 +118,7 @@ def loss_and_gradient_at(
     )
     gradients = _tangents_up(net, there, ascent, tangents)
     losses = loss_fn(there.logits, labels)
+    check_losses(losses, len(labels))
     return (gradients, _weighted_sum(weights, losses), _weighted_sum(weights, penalties)), there
 
 
