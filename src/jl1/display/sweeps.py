@@ -10,12 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jl1 import records
 from jl1.display.terminal import duration, say
 from jl1.sweep.children import train_command
 from jl1.sweep.expansion import SweepRun
 from jl1.sweep.folder import LOG, last_lines, read_epochs, read_failure
-from jl1.sweep.pace import Forecast, forecast, kind_of, measure_paces, seconds_left
+from jl1.sweep.pace import Forecast, forecast, kind_of, measure_paces, read_finished, seconds_left
 from jl1.sweep.scheduler import State
 
 
@@ -54,7 +53,7 @@ class PlainView:
     def _summary(self, state: State, num_workers: int) -> str:
         """Count the runs, and say when they will be over."""
         text = ", ".join(f"{len(runs)} {name}" for name, runs in _places(state).items() if runs or name != "failed")
-        held = [run for run in state.elsewhere if not records.is_finished(self._folder / run.name)]
+        held = [run for run in state.elsewhere if read_finished(self._folder / run.name) is None]
         unfinished = [*state.running, *held, *state.waiting]
         paces = measure_paces([*unfinished, *state.finished], self._folder)
         # Who holds a run is taken for another sweep on this folder, which takes of the waiting runs as well.

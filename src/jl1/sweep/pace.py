@@ -64,7 +64,7 @@ def measure_paces(runs: Sequence[SweepRun], folder: Path) -> dict[str, Pace]:
 def _pace(workdirs: Sequence[Path]) -> Pace | None:
     """Measure the pace of runs of one kind."""
     epochs = [row["seconds"] for workdir in workdirs for row in read_epochs(workdir)[-5:]]
-    finished = [result for workdir in workdirs if (result := _read_finished(workdir)) is not None]
+    finished = [result for workdir in workdirs if (result := read_finished(workdir)) is not None]
     if not epochs:
         return None
     if not finished:
@@ -73,7 +73,7 @@ def _pace(workdirs: Sequence[Path]) -> Pace | None:
     return Pace(median(epochs), mean(others), mean(result["num_epochs"] for result in finished))
 
 
-def _read_finished(workdir: Path) -> dict[str, Any] | None:
+def read_finished(workdir: Path) -> dict[str, Any] | None:
     """Read the result of a run; None of one that has not come to its end, or whose file is damaged."""
     try:
         return records.read_result(workdir) if records.is_finished(workdir) else None
