@@ -2,11 +2,15 @@
 
 import os
 import signal
+import sys
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Thread, Timer
 
 from jl1.errors import EXIT_INTERRUPTED
+
+_SECONDS_UNTIL_AGAIN = 0.1
 
 
 @contextmanager
@@ -37,15 +41,30 @@ def stop_on_signals(announce: Callable[[], None]) -> Iterator[Callable[[], bool]
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM too, which schedulers send, so that both end a command alike."""
+    """Raise KeyboardInterrupt on SIGTERM too, which schedulers send, so that both end a command alike.
+
+    One that is raised where Python ignores exceptions, such as in a callback of the garbage collector, is raised again
+    a moment later: otherwise the command would go on as if nobody had asked it to end.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def ignored(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return hook(unraisable)
+        again.append(Timer(_SECONDS_UNTIL_AGAIN, interrupt_main))
+        return again[-1].start()
+
+    again: list[Timer] = []
+    before, hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
+    sys.unraisablehook = ignored
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
         signal.signal(signal.SIGTERM, before)
 
 
