@@ -143,12 +143,10 @@ def make_closed_form_gradient(
         size = min(examples_per_pass or fastest_examples(module, inputs), len(inputs))
         chunks = in_chunks(size, (inputs.reshape(len(inputs), -1), labels, weights))
         ((by_kernels, by_biases), losses, penalties) = _sum_over(at_chunk, chunks)
-        kernels = (op.to_kernel(by_kernel) for op, by_kernel in zip(net.ops, by_kernels, strict=True))
-        whole = {name: {"kernel": one, "bias": two} for name, one, two in zip(names, kernels, by_biases, strict=True)}
-        summed = {name: {leaf: whole[name][leaf] for leaf in params[name]} for name in params}
-        gradients = jax.tree.map(lambda total, value: total.astype(value.dtype), summed, dict(params))
+        kernels = [op.to_kernel(by_kernel) for op, by_kernel in zip(net.ops, by_kernels, strict=True)]
         penalties = penalties / num_entries
-        return gradients, LossTerms(losses + lam * penalties, losses, penalties)
+        gradient = _as_params(params, names, kernels, by_biases)
+        return gradient, LossTerms(losses + lam * penalties, losses, penalties)
 
     return gradient_fn
 
@@ -203,6 +201,13 @@ def _at_points_and_twins(
     twins = attack(inputs, ascent.reshape(inputs.shape))
     at_twins, _ = at_points(twins, labels, twin_weight * weights)
     return jax.tree.map(jnp.add, sums, at_twins)
+
+
+def _as_params(params: Params, names: tuple[str, ...], kernels: list[Array], biases: list[Array]) -> Params:
+    """Put gradients into the tree of the parameters, of which some have no bias, and into their types."""
+    whole = {name: {"kernel": one, "bias": two} for name, one, two in zip(names, kernels, biases, strict=True)}
+    summed = {name: {leaf: whole[name][leaf] for leaf in params[name]} for name in params}
+    return jax.tree.map(lambda total, value: total.astype(value.dtype), summed, dict(params))
 
 
 def _sum_over(fn: Callable[..., Sums], chunks: tuple[Array, Array, Array]) -> Sums:
