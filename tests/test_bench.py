@@ -331,7 +331,8 @@ def test_dense_kernels_turn_into_torchs_and_back(reads):
 def test_the_script_for_gpus_runs_small_on_a_cpu_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     script = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
-    flags = ["--models", "C", "--forms", "closed form logits", "--batch_size=2", "--repeats=1"]
+    flags = ["--models", "C", "--forms", "closed form logits", "--loops", "epoch, exact", "--chunks", "0"]
+    flags += ["--batch_size=2", "--repeats=1"]
     arguments = [str(script), str(tmp_path / "out"), *flags, "--train", "quickstart:plain", "--", *OVERRIDES]
     arguments += ["--config.training.num_epochs=1"]
     result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
@@ -341,4 +342,5 @@ def test_the_script_for_gpus_runs_small_on_a_cpu_and_says_so(tmp_path, monkeypat
     assert content["machine"]["device"].startswith("cpu")
     precisions = {table["setup"]["matmul_precision"] for table in content["tables"]}
     assert precisions == {"float32", "tensorfloat32"}
+    assert [*content["tables"][-1]["rows"]] == ["matrix product", "epoch, exact"]
     assert (tmp_path / "out" / "quickstart_plain" / "result.json").exists()
