@@ -1,9 +1,9 @@
 """Everything of jl1 that wants a CUDA device, measured and checked on a machine that has one.
 
-    python benchmarks/gpu.py DIR [--models A B C] [--batch_size=128] [--chunks 0 32] [--repeats=15] [--tests]
-                                 [--train CONFIG ...]
+    python benchmarks/gpu.py DIR [--models A B C] [--convolutions library] [--chunks 0 32]
+                                 [--batch_size=128] [--repeats=15] [--tests] [--train CONFIG ...]
 
-Writes DIR/bench.json and DIR/bench.md: the gradient of a batch in float32 and in tf32, with every form of the
+Writes DIR/bench.json and DIR/bench.md: the gradient of a batch in float32 and in tf32, with both forms of the
 convolutions, the whole batch at once (chunk 0) and in chunks, and the loop of an epoch, in which a step has no launch
 of its own; milliseconds are of the clock. `--tests` first runs the tests marked gpu, `--train train:A train:B` then
 runs configs through `jl1 train`, each into a folder of DIR; what follows `--` goes to each of them
@@ -34,10 +34,10 @@ _NUM_STEPS = 50
 _FORM_SECONDS = 20.0
 
 
-def setups(model: str, chunks: Sequence[int]) -> Iterator[dict[str, Any]]:
+def setups(model: str, convolutions: Sequence[str], chunks: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield everything that the gradient of a batch is measured with; a chunk of 0 is the whole batch."""
-    convolutions = ("library",) if model == "C" else tuple(CONVOLUTIONS)  # C has none
-    for precision, convolution, examples in product(("float32", "tf32"), convolutions, chunks):
+    forms = convolutions[:1] if model == "C" else convolutions  # C has none
+    for precision, convolution, examples in product(("float32", "tf32"), forms, chunks):
         yield {
             "model": model,
             "matmul_precision": PRECISIONS[precision],
@@ -50,12 +50,11 @@ def measure(record: BenchRecord, options: argparse.Namespace) -> None:
     """Time the forms of every setup, in one process a model: nothing else may hold the device's memory."""
     for model in options.models:
         with Worker("jax_forms.py", core=None) as worker:
-            for setup in setups(model, options.chunks):
+            for setup in setups(model, options.convolutions, options.chunks):
                 _measure_one("device", [_MATRIX, *options.forms], worker, record, options, setup)
-            for setup in setups(model, [0]):
-                if setup["convolution"] == "library" and options.loops:
-                    forms = [_MATRIX, *options.loops]
-                    _measure_one("loop", forms, worker, record, options, {**setup, "num_steps": _NUM_STEPS})
+            for setup in setups(model, options.convolutions[:1], [0] if options.loops else []):
+                forms = [_MATRIX, *options.loops]
+                _measure_one("loop", forms, worker, record, options, {**setup, "num_steps": _NUM_STEPS})
     if not record.content["machine"].get("device", "").startswith("gpu"):
         print("no CUDA device: these figures are a CPU's and only show that the script runs")
 
@@ -95,6 +94,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--forms", nargs="+", choices=tuple(GRADIENTS), default=_FORMS)
     parser.add_argument("--loops", nargs="*", choices=_LOOPS, default=_LOOPS)
+    parser.add_argument("--convolutions", nargs="+", choices=CONVOLUTIONS, default=("library", "patches"))
     parser.add_argument("--chunks", nargs="+", type=int, default=(0, 32, 4), help="examples at a time; 0: all")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
