@@ -54,7 +54,7 @@ def measure(record: BenchRecord, options: argparse.Namespace) -> None:
                 _measure_one("device", [_MATRIX, *options.forms], worker, record, options, setup)
             for setup in setups(model, options.convolutions[:1], [0] if options.loops else []):
                 forms = [_MATRIX, *options.loops]
-                _measure_one("loop", forms, worker, record, options, {**setup, "num_steps": _NUM_STEPS})
+                _measure_one("device loop", forms, worker, record, options, {**setup, "num_steps": _NUM_STEPS})
     if not record.content["machine"].get("device", "").startswith("gpu"):
         print("no CUDA device: these figures are a CPU's and only show that the script runs")
 

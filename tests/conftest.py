@@ -15,6 +15,8 @@ import jax  # noqa: E402
 
 # In every test: shapes that differ by an axis are a slip until someone writes the axis out.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# As the command line does: a GPU rounds the factors of products to three digits otherwise.
+jax.config.update("jax_default_matmul_precision", "float32")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -301,7 +301,7 @@ def test_bfloat16_products_are_an_option_and_float32_the_default():
         for options in ({"precision": "float32"}, {"precision": "bfloat16"}, {})
     )
     for one, other, third in zip(*map(jax.tree.leaves, (exact, rounded, default)), strict=True):
-        np.testing.assert_array_equal(one, third)
+        assert float(jnp.linalg.norm(one - third) / jnp.linalg.norm(one)) < 1e-6  # two programs on a GPU: not all bits
         error = float(jnp.linalg.norm(one - other) / jnp.linalg.norm(one))
         assert 1e-5 < error < 0.3
     forms = ("library", "patches")

@@ -1,6 +1,7 @@
 """What a CUDA device computes: a CPU's numbers, as exactly as its arithmetic allows, and a run's bits again."""
 
 from functools import partial
+from itertools import product
 from shutil import copytree
 
 import jax
@@ -32,6 +33,7 @@ def problem(model, convolution, dtype=jnp.float32):
 
 
 def closed_form(module, outputs, precision):
+    """Its precision is its own, whatever the default is."""
     return make_closed_form_gradient(module, outputs=outputs, scale="mean", precision=precision)
 
 
@@ -74,16 +76,16 @@ def test_gradients_are_those_of_a_cpu_in_double_precision(model, outputs):
         for convolution in (["library"] if model == "C" else CONVOLUTIONS)
     }
     errors["automatic"] = error_of(flat_gradient(automatic, model, outputs, precision="float32"), exact)
-    print(model, outputs, errors)
     assert max(errors.values()) < 2e-3, errors  # signs of entries near 0 flip
 
 
 @pytest.mark.parametrize("model", ["A", "C"])
 def test_tf32_is_less_exact_and_only_where_it_is_asked_for(model):
     exact = exact_gradient(model, "logits")
-    for form in (closed_form, automatic):
-        errors = {name: error_of(flat_gradient(form, model, "logits", precision=name), exact) for name in PRECISIONS}
-        print(model, form.__name__, errors)
+    for form, default in product((closed_form, automatic), ("float32", "tensorfloat32")):
+        with jax.default_matmul_precision(default):
+            gradients = {name: flat_gradient(form, model, "logits", precision=name) for name in PRECISIONS}
+        errors = {name: error_of(gradient, exact) for name, gradient in gradients.items()}
         assert 3 * errors["float32"] < errors["tf32"] < 0.1, errors
 
 
@@ -105,7 +107,6 @@ def test_a_cpu_finds_the_accuracies_of_a_gpu(tmp_path):
         {(row["attack"], row["epsilon"]): row["accuracy"] for row in read_evaluation(tmp_path / name)}
         for name in ("on_gpu", "on_cpu")
     )
-    print(on_gpu, on_cpu)
     assert len(on_gpu) == 7
     assert on_gpu == pytest.approx(on_cpu, abs=0.02)  # of 200 points, four whose margins are rounding
 

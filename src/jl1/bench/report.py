@@ -28,9 +28,9 @@ _SUMMARIES: Mapping[str, str] = {
 """Fields of a table that stand below it."""
 
 LEGEND = (
-    "Milliseconds are medians of processor time in a process pinned to one core (start-up and cores: of the clock), "
-    "MB the temporary memory of the compiled program, error that of the gradient against the closed form's, of peak "
-    "the operations of the exact step over what the same run's float32 matrix product would do in that time."
+    "Milliseconds are medians of processor time in a process pinned to one core (start-up, cores and device: of the "
+    "clock), MB the temporary memory of the compiled program, error that of the gradient against the closed form's, of "
+    "peak the operations of the exact step over what the same run's float32 matrix product would do in that time."
 )
 
 

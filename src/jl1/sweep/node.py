@@ -1,6 +1,5 @@
 """What a task of a cluster does on its node: looks for the sweep's folder, or runs one run's process to its end."""
 
-import os
 import signal
 import time
 from importlib.metadata import version
@@ -11,8 +10,6 @@ from jl1.cores import claimed_cores
 from jl1.sweep.children import Child
 
 _SECONDS_A_LOOK = 0.2
-_MEMORY, _MEMORY_BEFORE = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
-_MEMORY_OF_ONE = 0.75  # what JAX takes of a GPU for itself
 
 
 class Sight(NamedTuple):
@@ -45,10 +42,8 @@ def run_to_its_end(workdir: Path, cwd: Path, num_cpus: int, num_gpus: float) -> 
         Its exit status, or the negative number of the signal that killed it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the cluster was started in the background
-    if 0 < num_gpus < 1 and _MEMORY_BEFORE not in os.environ:
-        os.environ[_MEMORY] = f"{_MEMORY_OF_ONE * num_gpus}"
     with claimed_cores(num_cpus) as cores:
-        child = Child(workdir, cores, cwd=cwd if cwd.is_dir() else None)
+        child = Child(workdir, cores, cwd=cwd if cwd.is_dir() else None, gpu_share=num_gpus)
         try:
             return _wait(child)
         except KeyboardInterrupt:
