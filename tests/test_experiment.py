@@ -87,6 +87,8 @@ def test_a_run_learns_and_its_metrics_say_so(finished):
     for row in metrics:
         assert row["loss"] == pytest.approx(row["cross_entropy"] + 1.0 * row["penalty"], rel=1e-5)
     assert result["accuracies"][0]["accuracy"] > 0.7
+    # neither counts compilation, and the run's seconds have the validation too
+    assert 0 < sum(row["seconds"] for row in metrics) <= result["seconds"]["train"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(finished, tmp_path):

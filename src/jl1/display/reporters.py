@@ -1,9 +1,12 @@
 """What a terminal is told while a run goes on: plain lines, and a bar that moves where there is a live terminal."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -16,6 +19,7 @@ from jl1.display.terminal import duration, say
 from jl1.runs.reporting import Reporter
 
 _SECONDS_BETWEEN_LINES = 30
+_EPOCHS_OF_A_PACE = 5
 
 
 class _Pace(NamedTuple):
@@ -34,22 +38,23 @@ class PlainReporter(Reporter):
         """Write to a console."""
         self._console = console
         self._max_epochs = 0
-        self._start = time.perf_counter()
         self._epochs_before = 0
+        self._ends = deque[float](maxlen=_EPOCHS_OF_A_PACE + 1)
         self._pace = _Pace("", 0.0, 0.0, 0)
 
     def started(self, config: Config, data: Dataset, workdir: Path, num_epochs: int) -> None:
         """Say what is trained, on what, and where."""
         self._max_epochs, self._epochs_before = config.training.num_epochs, num_epochs
-        self._start = time.perf_counter()
         self._say(f"model {config.model.name} on {data.name}: {_sizes(data)}; {data.source}")
         self._say(describe_loss(config))
         self._say(f"folder {workdir}" + (f", resumed after epoch {num_epochs}" if num_epochs else ""))
 
     def finished_epoch(self, row: dict[str, Any]) -> None:
-        """Write the line of an epoch, with the time left at the pace so far."""
-        epochs_here = row["epoch"] - self._epochs_before
-        left = (time.perf_counter() - self._start) / epochs_here * (self._max_epochs - row["epoch"])
+        """Write the line of an epoch, with the time left at the pace of the last ones."""
+        self._ends.append(time.perf_counter())
+        # the first began with compilation: all that is known of the next ones is how long its steps took
+        whole = median(end - start for start, end in pairwise(self._ends)) if len(self._ends) > 1 else row["seconds"]
+        left = whole * (self._max_epochs - row["epoch"])
         self._say(
             f"epoch {row['epoch']:>3}/{self._max_epochs}  {_losses(row)}  "
             f"validation {row['validation_accuracy']:.2%}  {row['examples_per_second']:.0f} examples/s  "

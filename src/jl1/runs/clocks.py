@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 import jax
 
@@ -25,23 +26,40 @@ def _start_counting() -> None:
     jax.monitoring.register_event_duration_secs_listener(_count_compilation)
 
 
+class Lap(NamedTuple):
+    """A moment to count seconds from, by two clocks: that of the process and that of JAX's compilation."""
+
+    start: float
+    compiled: float
+
+    @classmethod
+    def begin(cls) -> "Lap":
+        """Take the present moment."""
+        _start_counting()
+        return cls(time.perf_counter(), _compile_seconds[0])
+
+    def seconds(self) -> tuple[float, float]:
+        """Return the seconds since then: those of lowering and compiling, and all others."""
+        elapsed = time.perf_counter() - self.start
+        # JAX reports by the wall clock, which may be set back or forth
+        compiling = min(max(_compile_seconds[0] - self.compiled, 0.0), elapsed)
+        return compiling, elapsed - compiling
+
+
 class Stopwatch:
     """Seconds by section; those that JAX spent on lowering and compiling go to the section `compile`."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         """Start from the seconds of an earlier part of the same run, or from nothing."""
-        _start_counting()
         self.seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0} | (seconds or {})
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
         """Add the time spent in the `with` block to a section."""
-        start, compiled = time.perf_counter(), _compile_seconds[0]
+        lap = Lap.begin()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - start
-            # JAX reports by the wall clock, which may be set back or forth
-            compiling = min(max(_compile_seconds[0] - compiled, 0.0), elapsed)
+            compiling, others = lap.seconds()
             self.seconds["compile"] += compiling
-            self.seconds[name] += elapsed - compiling
+            self.seconds[name] += others

@@ -20,7 +20,7 @@ from jl1.devices import Devices
 from jl1.errors import InterruptedEarlyError, UserError
 from jl1.evaluation import make_eval_step
 from jl1.runs.checkpoints import Checkpoints, Restored, Snapshot
-from jl1.runs.clocks import Stopwatch
+from jl1.runs.clocks import Lap, Stopwatch
 from jl1.runs.problems import Problem, order_seed
 from jl1.runs.processes import smallest
 from jl1.runs.reporting import Reporter
@@ -30,6 +30,9 @@ from jl1.training import Examples, Totals, TrainState, make_epoch, zero_totals
 
 _SECONDS_A_PIECE = 0.5
 """How long the device works between two looks at the display: long enough to cost nothing."""
+
+_SHORTEST = 1e-6
+"""What an epoch takes at least, by clocks that may be set."""
 
 
 class DivergedError(UserError):
@@ -132,7 +135,7 @@ class Trainer:
 
     def _one_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Train one epoch and return its line of metrics, or None if it was interrupted."""
-        epoch, done, start_time = self.num_epochs + 1, 0, time.perf_counter()
+        epoch, done, lap = self.num_epochs + 1, 0, Lap.begin()
         totals, batches = self._devices.replicate(zero_totals()), self._batches(epoch)
         while done < len(batches):
             if should_stop():
@@ -140,13 +143,13 @@ class Trainer:
             done, totals = self._one_piece(batches, done, totals)
             if int(totals.bad_step) >= 0:
                 raise DivergedError(self._divergence(f"the loss is not finite at step {totals.bad_step}", totals))
-            so_far = _metrics(epoch, totals, time.perf_counter() - start_time)
+            so_far = _metrics(epoch, totals, lap)
             self._reporter.trained(epoch, int(totals.num_examples), len(self._data.train.labels), so_far)
         if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(self._state.params)):
             # the last gradient of the epoch, behind a loss that was still finite
             what = f"the parameters are not finite after step {int(self._state.step) - 1}"
             raise DivergedError(self._divergence(what, totals))
-        row = _metrics(epoch, totals, time.perf_counter() - start_time)
+        row = _metrics(epoch, totals, lap)
         return row | {"validation_accuracy": self._validation_accuracy()}
 
     def _batches(self, epoch: int) -> np.ndarray:
@@ -228,9 +231,9 @@ def check_same_data(restored: Restored, data: Dataset) -> None:
         )
 
 
-def _metrics(epoch: int, totals: Totals, seconds: float) -> dict[str, Any]:
-    """Return the means of an epoch so far as a line of metrics.jsonl."""
-    num_examples = float(totals.num_examples)
+def _metrics(epoch: int, totals: Totals, lap: Lap) -> dict[str, Any]:
+    """Return the means of an epoch so far as a line of metrics.jsonl; its compilation, if it was first, is no part."""
+    num_examples, seconds = float(totals.num_examples), max(lap.seconds()[1], _SHORTEST)
     loss, cross_entropy, penalty = (float(term) / num_examples for term in totals.terms)
     return {
         "epoch": epoch,
