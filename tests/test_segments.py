@@ -185,6 +185,15 @@ def test_single_precision_is_near_double():
     np.testing.assert_array_equal(norms.num_pieces, exact.num_pieces)
 
 
+def test_points_of_few_bits_are_walked_in_float32():
+    net, params, starts, ends = problem("dense")
+    few = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (starts, ends))
+    whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), few)
+    found, expected = (segment_gradient_norms(net, params, starts=a, ends=b) for a, b in (few, whole))
+    assert found.supremum.dtype == jnp.float32
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 @pytest.mark.usefixtures("x64")
 def test_margins_are_outputs_of_the_network_that_computes_them():
     module, params, starts, ends = problem("dense", dtype=jnp.float64)

@@ -27,6 +27,7 @@ from jl1.labels import check_labels, one_hot
 from jl1.models import SequentialNet
 from jl1.piecewise_linear.intervals import SLOPES, Interval, roundings
 from jl1.piecewise_linear.margin_bounds import margin_bounds
+from jl1.precision import in_one_precise_type
 
 
 def certified_margins(
@@ -208,16 +209,9 @@ def _bounds(
     check_radius(epsilon, *limits)
     check_floating(inputs)
     check_labels(labels, inputs, what="inputs")
-    inputs, params = _precise(inputs, params)
+    inputs, params = in_one_precise_type(inputs, params)
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
         return margin_bounds(module, params, inputs, labels, _box(inputs, epsilon, limits))
-
-
-def _precise(inputs: Inputs, params: Params) -> tuple[Inputs, Params]:
-    """Bring points and parameters to one type of at least 32 bits: in a smaller one a ball may be empty."""
-    dtypes = (jnp.dtype(jnp.float32), *(leaf.dtype for leaf in (inputs, *jax.tree.leaves(params))))
-    dtype = max(dtypes, key=lambda each: jnp.finfo(each).bits)
-    return inputs.astype(dtype), jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def _box(inputs: Inputs, epsilon: Scalar, limits: _Range) -> Interval:

@@ -48,6 +48,18 @@ def round_factor(precision: str, factor: Array) -> Array:
     return factor.astype(jnp.bfloat16).astype(factor.dtype) if precision == "bfloat16" else factor
 
 
+def in_one_precise_type(*trees: Any) -> tuple[Any, ...]:
+    """Bring all arrays to the most exact type among them, float32 at least: in a smaller one a ball may be empty.
+
+    Example:
+        >>> [leaf.dtype.name for leaf in in_one_precise_type(jnp.ones(2, jnp.bfloat16), jnp.ones(3, jnp.float16))]
+        ['float32', 'float32']
+    """
+    dtypes = (jnp.dtype(jnp.float32), *(leaf.dtype for leaf in jax.tree.leaves(trees)))
+    dtype = max(dtypes, key=lambda each: jnp.finfo(each).bits)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), trees)
+
+
 def traced_with(precision: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function whose products all have a precision, as far as the backend knows it."""
 

@@ -34,6 +34,7 @@ from jl1.labels import check_labels, one_hot
 from jl1.models import SequentialNet
 from jl1.per_example import spread
 from jl1.piecewise_linear.kinks import KINKS
+from jl1.precision import in_one_precise_type
 
 RESOLUTION = 16
 """Shortest piece that counts, in units of the rounding of 1 on a segment of length 1."""
@@ -142,6 +143,7 @@ def segment_gradient_norms(
     check_floating(starts)
     if labels is not None:
         check_labels(labels, starts, what="starts")
+    starts, ends, params = in_one_precise_type(starts, ends, params)
     with jax.default_matmul_precision("float32"):  # accelerators round products to three digits otherwise
         net_fn, kink = partial(_network, module, params), KINKS[module.activation]
         weights = _output_weights(module.num_classes, labels, starts)

@@ -12,6 +12,8 @@ Penalty = tuple[str, str, str]
 
 _ORDER = {"clean": 0, "noise": 1, "fgsm": 2, "pgd": 3, "pgd_margin": 4, "standard": 8, "worst_case": 9}
 _OTHER_ATTACKS = 5
+_OF_THE_LOSS = "loss_gradient_"
+"""How the names of penalties begin that are of the loss, whatever the config says of outputs."""
 
 
 def group_name(group: Frame, *, with_settings: bool = False) -> str:
@@ -100,9 +102,15 @@ def varying_penalty(networks: Frame) -> list[str]:
 
 
 def penalty_name(penalty: Penalty) -> str:
-    """Write a penalty with what it is of."""
+    """Write a penalty with what it is of.
+
+    Example:
+        >>> penalty_name(("jacobian_l1", "probs", "mean")), penalty_name(("loss_gradient_l2", "probs", "sum"))
+        ('jacobian_l1 of probs, mean', 'loss_gradient_l2, sum')
+    """
     name, outputs, scale = penalty
-    return f"{name} of {outputs}, {scale}"
+    of = "" if name.startswith(_OF_THE_LOSS) else f" of {outputs}"
+    return f"{name}{of}, {scale}"
 
 
 def penalties_of(group: Frame) -> list[Penalty]:

@@ -23,6 +23,8 @@ def environment_of(gpu_share: float, environment: Mapping[str, str]) -> dict[str
     Example:
         >>> environment_of(0.25, {})
         {'XLA_CLIENT_MEM_FRACTION': '0.1875'}
+        >>> environment_of(0.25, {"XLA_CLIENT_MEM_FRACTION": "0.1"}), environment_of(1.0, {})
+        ({'XLA_CLIENT_MEM_FRACTION': '0.1'}, {})
     """
     is_given = not {_MEMORY, _MEMORY_BEFORE}.isdisjoint(environment)
     share = {} if is_given or not 0 < gpu_share < 1 else {_MEMORY: f"{_MEMORY_OF_ONE * gpu_share:.4g}"}
