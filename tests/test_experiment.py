@@ -12,6 +12,7 @@ from quick import final_params, quick_config, same_bits
 from jl1 import records
 from jl1.attacks.fgsm import fgsm_random_start
 from jl1.data import epoch_indices, load_dataset
+from jl1.devices import Devices
 from jl1.errors import InterruptedEarlyError, UserError
 from jl1.experiment import train_and_evaluate
 from jl1.penalties import ESTIMATORS
@@ -158,6 +159,14 @@ def test_a_run_that_goes_on_with_other_versions_says_and_records_them(tmp_path, 
     assert (result["versions"], result["earlier_versions"]) == (now, [before])
     notes = [note for note in recorder.notices if "another version" in note]
     assert notes == [f"going on with another version than before: versions.jax: '0.0.1' -> '{now['jax']}'"]
+
+
+def test_on_an_accelerator_a_run_says_that_it_compiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(Devices, "platform", "gpu")
+    monkeypatch.setattr(Devices, "kind", "Some GPU")
+    recorder = Recorder()
+    train_and_evaluate(quick_config(training__num_epochs=1), tmp_path, reporter=recorder)
+    assert [note for note in recorder.notices if note.startswith("compiling for Some GPU: minutes before")]
 
 
 def test_an_interruption_within_the_warmup_of_epsilon_changes_no_bit(tmp_path):

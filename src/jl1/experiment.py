@@ -120,6 +120,8 @@ def _run(
         reporter.started(config, data, workdir, training.num_epochs)
         for line in describe_plan(problem.plan):
             reporter.notice(line)
+        if devices.platform != "cpu":  # XLA tries many kernels there, on the cores that this process may use
+            reporter.notice(f"compiling for {devices.kind}: minutes before the first epoch, but for what the cache has")
         training.run(workdir, should_stop, lambda: _keep_on_the_way(config, workdir, training.num_epochs, figures))
     if training.stopped_because != records.INTERRUPTED:
         reporter = StoppableReporter(reporter, should_stop)
