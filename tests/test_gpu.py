@@ -110,7 +110,7 @@ def test_a_cpu_finds_the_accuracies_of_a_gpu(tmp_path):
         {(row["attack"], row["epsilon"]): row["accuracy"] for row in read_evaluation(tmp_path / name)}
         for name in ("on_gpu", "on_cpu")
     )
-    assert len(on_gpu) == 7
+    assert len(on_gpu) == 9  # the worst case over the attacks too
     assert on_gpu == pytest.approx(on_cpu, abs=0.02)  # of 200 points, four whose margins are rounding
 
 
