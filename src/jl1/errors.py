@@ -13,6 +13,16 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def cannot_write(place: object, error: OSError, advice: str) -> "UserError":
+    """Make the error for a file or folder that the system does not let us write: where, why, and what to do.
+
+    Example:
+        >>> str(cannot_write("runs", OSError(13, "Permission denied"), "choose another folder with --workdir"))
+        'cannot write to runs: Permission denied; choose another folder with --workdir'
+    """
+    return UserError(f"cannot write to {place}: {error.strerror or error}; {advice}")
+
+
 class UserError(ValueError):
     """Bad input; the message says what was given, what is allowed and what to do."""
 

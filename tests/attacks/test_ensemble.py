@@ -71,6 +71,31 @@ def test_each_stage_has_the_points_that_stand_and_the_verdict_is_recomputed():
     assert told[-1] == ("strong", began, began)
 
 
+def test_the_last_verdict_decides_who_stands_and_by_whom_the_others_fell():
+    def influenced(_, inputs):
+        """Let an example raise class 1 of the one behind it in its batch: an answer that depends on the batch."""
+        before = jnp.concatenate([jnp.zeros(1), inputs[:-1, 2]])
+        return inputs + before[:, None] * jnp.array([[0.0, 1.0, 0.0]])
+
+    def attack_fn(logits_fn, inputs, *, labels, epsilon, key, norm, lower, upper):
+        return jnp.where(inputs[:, 1:2] == 0.5, jnp.array([[0.0, 0.5, 1.0]]), inputs)
+
+    inputs = np.float32([[0.2, 0.9, 0.0], [0.9, 0.1, 0.0], [0.9, 0.5, 0.0], [0.9, 0.1, 0.0]])
+    result = standard_attack(
+        influenced,
+        None,
+        inputs=inputs,
+        labels=np.zeros(4, int),
+        epsilon=1.0,
+        key=KEY,
+        budget={"weak": Stage(attack_fn)},
+        batch_sizes=(2, 1),
+    )
+    # attacked in the batches (1, 2) and (3), judged in (0, 1) and (2, 3), where 2 has been moved in front of 3
+    assert result.broken_by.tolist() == ["clean", "", "weak", "clean"]
+    assert result.stands.tolist() == [False, True, False, False]
+
+
 def test_every_target_is_tried_on_what_the_last_one_left():
     seen = []
 

@@ -126,7 +126,9 @@ def standard_attack(
             progress(name, part.num_done, num_began * num_rounds)
         progress(name, num_began * num_rounds, num_began * num_rounds)
     stands = _judge(is_right, points, labels, batch_sizes)
-    broken_by[stands] = ""  # rounding may differ from batch to batch, and the last word is that of the points
+    # rounding may differ from batch to batch, and the last word is that of the points
+    broken_by[stands] = ""
+    broken_by[~stands & (broken_by == "")] = "clean"
     return Attacked(points, broken_by, stands)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jl1 import records
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_write
 from jl1.json_files import write_json
 from jl1.penalties import OUTPUTS
 
@@ -34,7 +34,7 @@ class BenchRecord:
             if any(folder.iterdir()):
                 raise UserError(f"{folder} is not empty, and is left as it is: choose a new folder with --out")
         except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+            raise cannot_write(folder, error, "choose another --out") from error
         self.folder = folder
         self.content: dict[str, Any] = {"schema": SCHEMA, "command": command, "machine": _machine(), "tables": []}
         self._write()

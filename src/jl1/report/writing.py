@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jl1.display.terminal import readable
 from jl1.display.text_tables import as_latex, notes_as_latex
-from jl1.errors import UserError
+from jl1.errors import cannot_write
 from jl1.pictures.style import have_matplotlib
 from jl1.report.csv_rows import write_rows
 from jl1.report.figures import PICTURES, draw_all
@@ -46,5 +46,5 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
         page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+        raise cannot_write(folder, error, "choose another --out") from error
     return [*(folder / name for name in _FILES), *pictures], warnings

@@ -23,7 +23,7 @@ from jl1.configuration.stored import json_digest
 from jl1.data import Split
 from jl1.datasets.cache import content_key
 from jl1.devices import Devices
-from jl1.errors import UserError
+from jl1.errors import cannot_write
 from jl1.runs.checkpoints import digest_of_arrays
 from jl1.runs.reporting import Reporter
 from jl1.runs.trained import Trained
@@ -196,7 +196,7 @@ def _prepare_folder(folder: Path) -> None:
         remove_halves(folder.parent)
         remove_halves(folder)
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise cannot_write(folder, error, "see to the disk or the permissions") from error
 
 
 def _describe(stages: Mapping[str, Stage]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jl1 import records
 from jl1.array_types import LogitsFn
 from jl1.batches import measure
 from jl1.configuration.stored import json_digest
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_write
 from jl1.json_files import write_json
 from jl1.layouts import describe_layers
 from jl1.models import make_apply_fn
@@ -84,7 +84,7 @@ def export_run(
             _write_points(run, folder)
             folder.replace(out)
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}; choose another folder with --out") from error
+        raise cannot_write(out, error, "choose another folder with --out") from error
     return sorted(out.iterdir())
 
 

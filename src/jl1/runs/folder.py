@@ -5,7 +5,7 @@ from typing import Any
 
 from jl1 import records
 from jl1.configuration.files import run_differences
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_write
 from jl1.json_files import TEMPORARY, write_json
 from jl1.runs.lock import HOLDER, LOCK
 
@@ -55,9 +55,7 @@ def open_run(workdir: Path, config: dict[str, Any]) -> Path:
         check_workdir(workdir, config)
         write_json(workdir / records.CONFIG, config)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
-        ) from error
+        raise cannot_write(workdir, error, "choose another folder with --workdir") from error
     return workdir
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jl1.errors import RunHeldError, UserError
+from jl1.errors import RunHeldError, UserError, cannot_write
 from jl1.json_files import write_json
 
 LOCK, HOLDER = "lock", "holder.json"
@@ -43,9 +43,7 @@ def hold_run(workdir: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     except Timeout as error:
         raise RunHeldError(f"{workdir} is held by {holder(workdir)}, and left as it is") from error
     except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir}: {error.strerror or error}; choose another folder with --workdir"
-        ) from error
+        raise cannot_write(workdir, error, "choose another folder with --workdir") from error
     with lock, _explained(workdir):
         write_json(workdir / HOLDER, _this_process())
         yield

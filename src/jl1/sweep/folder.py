@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from jl1 import records
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_write
 from jl1.json_files import misfit, read_json, write_json
 from jl1.runs.lock import LOCK
 from jl1.sweep.expansion import SweepRun
@@ -45,9 +45,7 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
             }
             write_json(folder / records.SWEEP, content)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --workdir"
-        ) from error
+        raise cannot_write(folder, error, "choose another folder with --workdir") from error
 
 
 def write_failure(workdir: Path, status: int) -> None:
