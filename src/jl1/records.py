@@ -11,7 +11,7 @@ from typing import Any
 
 from jl1.atomic_files import remove_halves
 from jl1.errors import UserError
-from jl1.json_files import append_line, keep_lines, read_json, read_lines, write_json
+from jl1.json_files import append_line, keep_lines, read_json, read_lines, write_json, write_text
 
 SCHEMA = "jl1.result/1"
 """Changes when a field of result.json changes its meaning or goes."""
@@ -160,6 +160,13 @@ def keep_epochs(workdir: Path, num_epochs: int) -> None:
     """
     for path in (workdir / _METRICS, workdir / _TRACE):
         keep_lines(path, num_epochs)
+
+
+def copy_epochs(source: Path, workdir: Path) -> None:
+    """Copy metrics.jsonl and trace.jsonl, where they are, from the folder of one run into that of another."""
+    for name in (_METRICS, _TRACE):
+        if (source / name).is_file():
+            write_text(workdir / name, (source / name).read_text(encoding="utf-8"))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from jl1.display.terminal import open_console, say
 from jl1.errors import EXIT_INTERRUPTED, InterruptedEarlyError, UserError
 from jl1.experiment import train_and_evaluate
 from jl1.interrupts import end_when_stdin_closes, stop_on_signals
-from jl1.runs.processes import is_first, join_by_flags, same_folder
+from jl1.runs.continuation import begin_with
+from jl1.runs.processes import from_first, is_first, join_by_flags, same_folder
 from jl1.sweep.expansion import expand_runs
 
 _DEFAULT = "quickstart"
@@ -28,8 +29,14 @@ _DEFAULT = "quickstart"
 
 
 def run(arguments: list[str]) -> int:
-    """Train, attack and record one run; without --config go on with the run in --workdir, if there is one."""
+    """Train, attack and record one run; without --config go on with the run in --workdir, if there is one.
+
+    With --continue_from it begins with the epochs of another run.
+    """
     config, parsed = parse_config(arguments, _DEFAULT, *_ALL_FLAGS)
+    source = read_path(parsed.continue_from) if parsed.continue_from else None
+    if source:
+        config = _settings_of(source, arguments)
     workdir = read_path(parsed.workdir) if parsed.workdir else Path("runs") / run_name(config)
     if parsed.until_stdin_closes:
         return _run_for_a_sweep(_stored_or_given(arguments, config, workdir), workdir, open_console())
@@ -37,6 +44,8 @@ def run(arguments: list[str]) -> int:
     name = take_config_name(arguments)[0]
     if is_first() and (note := _note_on_a_sweep(name, config)):
         say(open_console(), f"note: {note}")
+    if source:
+        _begin_with(source, workdir, config)
     with same_folder(workdir) as folder:
         config = _stored_or_given(arguments, config, folder if parsed.workdir else None)
         if is_first() and parsed.workdir and name is None and not records.is_run(folder):
@@ -53,6 +62,23 @@ def _note_on_a_sweep(name: str | None, config: Config) -> str | None:
     if not runs or run_name(config) in {run.name for run in runs}:
         return None
     return f"{name} is a sweep of {len(runs)} runs (jl1 sweep --config={name}); this trains its base settings"
+
+
+def _settings_of(source: Path, arguments: list[str]) -> Config:
+    """Return the config of a run with the fields that are given."""
+    name, rest = take_config_name(arguments)
+    if name is not None:
+        raise UserError(f"--continue_from has the settings of that run: leave --config={name} out")
+    config, _ = parse_overrides(config_from_dict(records.read_config(source)), rest, *_ALL_FLAGS)
+    validate_config(config)
+    return config
+
+
+def _begin_with(source: Path, workdir: Path, config: Config) -> None:
+    """Let a new run begin with the epochs of another one, and say so."""
+    num_epochs = int(from_first(lambda: str(begin_with(source, workdir, config)).encode()))
+    if num_epochs and is_first():
+        say(open_console(), f"note: begins with the {num_epochs} epochs of {source}, which is left as it is")
 
 
 def _stored_or_given(arguments: list[str], config: Config, folder: Path | None) -> Config:
@@ -87,13 +113,19 @@ def _show(console: Console, result: dict[str, Any], workdir: Path) -> int:
     return EXIT_INTERRUPTED
 
 
+def _define_start(values: flags.FlagValues) -> None:
+    """Define what a run begins with."""
+    text = "folder of a run to begin with: the same settings and a later end, in a folder of its own"
+    flags.DEFINE_string("continue_from", None, text, flag_values=values)
+
+
 def _define_train(values: flags.FlagValues) -> None:
     """Define what a sweep adds."""
     text = "end at once when standard input closes, and do not evaluate an interrupted run: for `jl1 sweep`"
     flags.DEFINE_boolean("until_stdin_closes", False, text, flag_values=values)
 
 
-FLAGS = (define_workdir, define_processes)
+FLAGS = (define_workdir, _define_start, define_processes)
 """Functions that define its flags."""
 
 _ALL_FLAGS = (*FLAGS, _define_train)

@@ -71,6 +71,6 @@ def _refuse_another_run(workdir: Path, config: dict[str, Any]) -> None:
     if records.is_finished(workdir):
         raise UserError(
             f"{workdir} holds the finished run of this config, which is left as it is. To repeat it, choose "
-            "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; its figures are in "
-            f"{workdir / records.RESULT}"
+            "another --workdir or --config.seed; to attack it again, `jl1 evaluate --workdir`; to train it for longer, "
+            f"`jl1 train --continue_from`; its figures are in {workdir / records.RESULT}"
         )

@@ -186,6 +186,8 @@ def _pack(workdir: Path) -> bytes:
 
 def from_first(make_fn: Callable[[], bytes]) -> bytes:
     """Return what a function gives in the first process, or raise in all what it raises there."""
+    if jax.process_count() == 1:
+        return make_fn()
     content, problem = b"", None
     if is_first():
         try:

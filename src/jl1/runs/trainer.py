@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from jl1.runs.problems import Problem, order_seed
 from jl1.runs.processes import smallest
 from jl1.runs.reporting import Reporter
 from jl1.runs.tracing import make_trace_fn
-from jl1.stopping import STOPPING, StoppingOptions
+from jl1.stopping import StoppingOptions, end_of_training
 from jl1.training import Examples, Totals, TrainState, make_epoch, zero_totals
 
 _SECONDS_A_PIECE = 0.5
@@ -125,12 +125,7 @@ class Trainer:
 
     def _is_over(self) -> bool:
         """Say whether training is over, and remember why."""
-        training = self._config.training
-        options = StoppingOptions(training.stopping_tolerance, training.stopping_epochs)
-        if STOPPING[training.stopping](self.accuracies, options):
-            self.stopped_because = training.stopping
-        elif self.num_epochs >= training.num_epochs:
-            self.stopped_because = "num_epochs"
+        self.stopped_because = end_of(self._config, self.accuracies) or ""
         return bool(self.stopped_because)
 
     def _one_epoch(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
@@ -215,6 +210,13 @@ class Trainer:
             else "there is no checkpoint"
         )
         return f"{what} (epoch {self.num_epochs + 1}); {kept}. Likely cause: {cause}"
+
+
+def end_of(config: Config, accuracies: Sequence[float]) -> str | None:
+    """Say what ends the training of a config after these validation accuracies, if anything does."""
+    training = config.training
+    options = StoppingOptions(training.stopping_tolerance, training.stopping_epochs)
+    return end_of_training(accuracies, rule=training.stopping, options=options, most_epochs=training.num_epochs)
 
 
 def snapshot_template(config: Config, state: TrainState) -> Snapshot:
