@@ -114,6 +114,11 @@ def test_another_training_or_an_end_that_is_past_is_refused_before_anything_is_m
     assert not (tmp_path / "long").exists()
 
 
+def test_a_run_does_not_begin_with_itself(short):
+    with pytest.raises(UserError, match=r"short is the new run itself: give a larger config\.training\.num_epochs"):
+        begin_with(short, short.parent / "." / "short", settings(2))
+
+
 def test_what_is_no_run_or_has_no_epoch_is_refused(short, tmp_path):
     with pytest.raises(UserError, match="nowhere is not the folder of a jl1 run"):
         begin_with(tmp_path / "nowhere", tmp_path / "long", settings(3))

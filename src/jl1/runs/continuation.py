@@ -37,11 +37,16 @@ def begin_with(source: Path, workdir: Path, config: Config) -> int:
         How many epochs were copied; 0 where the new run has begun already.
 
     Raises:
-        UserError: No such run, one without a whole epoch, another config in more than the end of training, one by which
-            training would have ended, or a folder that cannot be read, written or used.
+        UserError: No such run, the new run itself, one without a whole epoch, another config in more than the end of
+            training, one by which training would have ended, or a folder that cannot be read, written or used.
         RunHeldError: Another process works on one of the two runs.
     """
     _check_alike(source, config)
+    if workdir.resolve() == source.resolve():
+        raise UserError(
+            f"--continue_from: with these settings {source} is the new run itself: give a larger "
+            "config.training.num_epochs, or give --workdir alone to go on with it"
+        )
     check_workdir(workdir, config_to_dict(config))
     if (workdir / _CHECKPOINTS).exists():
         return 0
