@@ -2,14 +2,7 @@
 
 import pytest
 
-from jl1.stopping import (
-    STOPPING,
-    StoppingOptions,
-    end_of_training,
-    fixed,
-    patience,
-    successive_difference,
-)
+from jl1.stopping import STOPPING, StoppingOptions, fixed, patience, successive_difference
 
 TWO = StoppingOptions(tolerance=0.01, num_epochs=2)
 
@@ -89,17 +82,3 @@ def test_with_the_defaults_one_more_right_answer_is_a_rise(rule, size):
     flat = [0.9] * 11
     assert rule(flat, StoppingOptions())
     assert not rule([*flat, (0.9 * size + 1) / size], StoppingOptions())
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "rule", "most_epochs", "end"),
-    [
-        ([], "fixed", 1, None),
-        ([0.5], "fixed", 1, "num_epochs"),
-        ([0.5, 0.5], "patience", 3, None),
-        ([0.5, 0.5, 0.5], "patience", 3, "patience"),  # both at once: the rule has ended it
-        ([0.5, 0.6, 0.7], "patience", 3, "num_epochs"),
-    ],
-)
-def test_training_ends_by_its_rule_or_with_its_last_epoch(accuracies, rule, most_epochs, end):
-    assert end_of_training(accuracies, rule=rule, options=TWO, most_epochs=most_epochs) == end

@@ -72,26 +72,3 @@ STOPPING: Mapping[str, Callable[[Sequence[float], StoppingOptions], bool]] = {
     "successive_difference": successive_difference,
 }
 """The rules by the names that a config uses."""
-
-
-def end_of_training(
-    accuracies: Sequence[float], *, rule: str, options: StoppingOptions, most_epochs: int
-) -> str | None:
-    """Say what ends training now, if anything does.
-
-    Args:
-        accuracies: Validation accuracy after each epoch so far.
-        rule: A name of `STOPPING`.
-        options: Of the rule.
-        most_epochs: Epochs after which training ends whatever the rule says.
-
-    Returns:
-        The name of the rule, or `num_epochs`; None while training goes on.
-
-    Example:
-        >>> end_of_training([0.5, 0.9], rule="fixed", options=StoppingOptions(), most_epochs=2)
-        'num_epochs'
-    """
-    if STOPPING[rule](accuracies, options):
-        return rule
-    return "num_epochs" if len(accuracies) >= most_epochs else None

@@ -11,6 +11,7 @@ from jl1.cli import main
 from jl1.errors import UserError
 from jl1.experiment import train_and_evaluate
 from jl1.runs.continuation import begin_with
+from jl1.runs.trainer import end_of
 
 SETTINGS = {"adversarial__epsilon": 0.1, "training__weights": "best"}
 
@@ -142,3 +143,18 @@ def test_the_command_says_what_it_begins_with_and_takes_the_settings_of_that_run
     assert "holds the finished run of this config" in capsys.readouterr().err
     assert main([*flags[:2], "--config=quickstart"]) == 2
     assert "leave --config=quickstart out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "rule", "num_epochs", "end"),
+    [
+        ([], "fixed", 1, None),
+        ([0.5], "fixed", 1, "num_epochs"),
+        ([0.5, 0.5], "patience", 3, None),
+        ([0.5, 0.5, 0.5], "patience", 3, "patience"),  # both at once: the rule has ended it
+        ([0.5, 0.6, 0.7], "patience", 3, "num_epochs"),
+    ],
+)
+def test_training_ends_by_its_rule_or_with_its_last_epoch(accuracies, rule, num_epochs, end):
+    rest = {"training__stopping": rule} | ({"training__stopping_epochs": 2} if rule == "patience" else {})
+    assert end_of(settings(num_epochs, **rest), accuracies) == end

@@ -65,11 +65,10 @@ def _note_on_a_sweep(name: str | None, config: Config) -> str | None:
 
 
 def _settings_of(source: Path, arguments: list[str]) -> Config:
-    """Return the config of a run with the fields that are given."""
-    name, rest = take_config_name(arguments)
-    if name is not None:
+    """Return the settings of a run that continues another one: its, with the fields that are given."""
+    if (name := take_config_name(arguments)[0]) is not None:
         raise UserError(f"--continue_from has the settings of that run: leave --config={name} out")
-    config, _ = parse_overrides(config_from_dict(records.read_config(source)), rest, *_ALL_FLAGS)
+    config = _stored(source, arguments)
     validate_config(config)
     return config
 
@@ -83,11 +82,16 @@ def _begin_with(source: Path, workdir: Path, config: Config) -> None:
 
 def _stored_or_given(arguments: list[str], config: Config, folder: Path | None) -> Config:
     """Without --config return that of the run in the folder, if there is one, with the fields that are given."""
-    name, rest = take_config_name(arguments)
-    if name is None and folder and records.is_run(folder):
-        config, _ = parse_overrides(config_from_dict(records.read_config(folder)), rest, *_ALL_FLAGS)
+    if take_config_name(arguments)[0] is None and folder and records.is_run(folder):
+        config = _stored(folder, arguments)
     validate_config(config)
     return config
+
+
+def _stored(folder: Path, arguments: list[str]) -> Config:
+    """Return the config of the run in a folder, with the fields that are given."""
+    _, rest = take_config_name(arguments)
+    return parse_overrides(config_from_dict(records.read_config(folder)), rest, *_ALL_FLAGS)[0]
 
 
 def _run_by_hand(config: Config, workdir: Path, folder: Path) -> int:

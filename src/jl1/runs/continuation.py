@@ -97,7 +97,7 @@ def _copy(source: Path, workdir: Path) -> None:
 
 
 def _figures_so_far(source: Path) -> list[dict[str, Any]]:
-    """Return the figures on the way of a run, and those at its end if it is finished."""
+    """Return the figures on the way of a run, and those of its result if it has one, finished or interrupted."""
     rows, result = records.read_at_epochs(source), records.read_result(source)
     if result is None or result["num_epochs"] in [row["epoch"] for row in rows]:
         return rows

@@ -25,7 +25,7 @@ from jl1.runs.problems import Problem, order_seed
 from jl1.runs.processes import smallest
 from jl1.runs.reporting import Reporter
 from jl1.runs.tracing import make_trace_fn
-from jl1.stopping import StoppingOptions, end_of_training
+from jl1.stopping import STOPPING, StoppingOptions
 from jl1.training import Examples, Totals, TrainState, make_epoch, zero_totals
 
 _SECONDS_A_PIECE = 0.5
@@ -213,10 +213,11 @@ class Trainer:
 
 
 def end_of(config: Config, accuracies: Sequence[float]) -> str | None:
-    """Say what ends the training of a config after these validation accuracies, if anything does."""
+    """Say what ends the training of a config after these validation accuracies: its rule, `num_epochs`, or nothing."""
     training = config.training
-    options = StoppingOptions(training.stopping_tolerance, training.stopping_epochs)
-    return end_of_training(accuracies, rule=training.stopping, options=options, most_epochs=training.num_epochs)
+    if STOPPING[training.stopping](accuracies, StoppingOptions(training.stopping_tolerance, training.stopping_epochs)):
+        return training.stopping
+    return "num_epochs" if len(accuracies) >= training.num_epochs else None
 
 
 def snapshot_template(config: Config, state: TrainState) -> Snapshot:
