@@ -17,6 +17,7 @@ from jl1.models import CONVOLUTIONS, create_model, make_apply_fn
 from jl1.penalties import make_penalty
 from jl1.precision import traced_with
 from jl1.records import read_evaluation
+from jl1.sweep.gpus import count_gpus
 
 pytestmark = pytest.mark.gpu
 
@@ -119,3 +120,7 @@ def train(cwd, name, *flags, **environment):
     status, output = run_jl1("train", "--config=quickstart", f"--workdir={name}", *flags, cwd=cwd, **environment)
     assert status == 0, output
     assert "note: compiling for" in output
+
+
+def test_a_sweep_finds_the_gpus_that_jax_finds():
+    assert count_gpus() == jax.local_device_count()

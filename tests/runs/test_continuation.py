@@ -72,6 +72,15 @@ def test_an_unfinished_run_is_continued_without_figures(short, tmp_path):
     assert records.read_at_epochs(tmp_path / "long") == []
 
 
+def test_a_finished_run_that_cannot_be_written_is_only_read(short, tmp_path):
+    source = shutil.copytree(short, tmp_path / "source", ignore=shutil.ignore_patterns("lock", "holder.json"))
+    for path in (*source.rglob("*"), source):
+        path.chmod(path.stat().st_mode & ~0o222)
+    begin_with(source, tmp_path / "long", settings(3))
+    assert not {"lock", "holder.json"} & {path.name for path in source.iterdir()}  # root may write nevertheless
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "long").rglob("*"))
+
+
 def test_a_copy_that_a_kill_cut_short_is_made_again(short, tmp_path):
     workdir = tmp_path / "long"
     begin_with(short, workdir, settings(3))

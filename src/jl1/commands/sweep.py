@@ -24,6 +24,7 @@ from jl1.sweep.children import LocalEngine
 from jl1.sweep.engine import Engine
 from jl1.sweep.expansion import SweepRun, expand_runs, select, take_shard
 from jl1.sweep.folder import write_sweep
+from jl1.sweep.gpus import count_gpus, default_workers
 from jl1.sweep.pace import Pace, forecast, kind_of, measure_paces
 from jl1.sweep.scheduler import State, find_state, run_sweep
 
@@ -85,7 +86,9 @@ def _run(console: Console, runs: Sequence[SweepRun], folder: Path, engine: Engin
 def _define_sweep(values: flags.FlagValues) -> None:
     """Define the flags of a sweep."""
     flags.DEFINE_string("workdir", None, "folder of the sweep; one under sweeps/ if not given", flag_values=values)
-    flags.DEFINE_integer("workers", None, "runs at once; a core each if not given", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "workers", None, "runs at once; if not given, one for each core, or four for each GPU", 1, flag_values=values
+    )
     flags.DEFINE_list("cores", None, "cores that the runs are pinned to", flag_values=values)
     flags.DEFINE_enum("engine", "local", list(_FLAGS_OF_ENGINES), "what starts the runs", flag_values=values)
     flags.DEFINE_string("ray_address", None, "auto, local or HOST:PORT of a Ray cluster", flag_values=values)
@@ -112,19 +115,20 @@ def _open_engine(parsed: flags.FlagValues) -> AbstractContextManager[Engine]:
         for given in (name for name in names if engine != parsed.engine and parsed[name].present):
             raise UserError(f"--{given} needs --engine={engine}")
     if parsed.engine == "local":
-        return nullcontext(LocalEngine(_workers(parsed)))
+        num_gpus = count_gpus()
+        return nullcontext(LocalEngine(_workers(parsed, num_gpus), num_gpus))
     from jl1.sweep.ray_engine import Needs, open_ray  # optional, and slow to import
 
     return open_ray(parsed.ray_address, Needs(parsed.cpus_per_run, parsed.gpus_per_run), parsed.workers)
 
 
-def _workers(parsed: flags.FlagValues) -> list[list[int]]:
+def _workers(parsed: flags.FlagValues, num_gpus: int) -> list[list[int]]:
     """Return the cores of each worker."""
     usable = usable_cores()
     given = usable if parsed.cores is None else [_core(text, usable) for text in parsed.cores]
     if not given:
         raise UserError("--cores: there is no core in it")
-    return share_cores(given, parsed.workers or len(given))
+    return share_cores(given, parsed.workers or default_workers(len(given), num_gpus))
 
 
 def _core(text: str, usable: Sequence[int]) -> int:

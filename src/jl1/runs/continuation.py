@@ -1,6 +1,8 @@
 """A run that begins with the epochs of another one: the same training with a later end, in a folder of its own."""
 
 import shutil
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def begin_with(source: Path, workdir: Path, config: Config) -> int:
     check_workdir(workdir, config_to_dict(config))
     if (workdir / _CHECKPOINTS).exists():
         return 0
-    with hold_run(source):
+    with nullcontext() if records.is_finished(source) else hold_run(source):
         num_epochs = _check_goes_on(source, config)
         with hold_run(workdir):
             open_run(workdir, config_to_dict(config))
@@ -93,6 +95,8 @@ def _copy(source: Path, workdir: Path) -> None:
     records.write_at_epochs(workdir, _figures_so_far(source))
     shutil.rmtree(workdir / _HALF, ignore_errors=True)
     shutil.copytree(source / _CHECKPOINTS, workdir / _HALF)
+    for path in (workdir / _HALF, *(workdir / _HALF).rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)  # a copy of what cannot be written cannot be either
     (workdir / _HALF).rename(workdir / _CHECKPOINTS)
 
 

@@ -5,30 +5,12 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jl1.cores import pinned
 from jl1.sweep.folder import LOG, write_log
-
-_MEMORY, _MEMORY_BEFORE = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
-_MEMORY_OF_ONE = 0.75  # what JAX takes of a GPU for itself
-
-
-def environment_of(gpu_share: float, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that shares its GPUs, unless the user has divided their memory himself.
-
-    JAX takes three fourths of a GPU's memory at its start, so a second process would find none.
-
-    Example:
-        >>> environment_of(0.25, {})
-        {'XLA_CLIENT_MEM_FRACTION': '0.1875'}
-        >>> environment_of(0.25, {"XLA_CLIENT_MEM_FRACTION": "0.1"}), environment_of(1.0, {})
-        ({'XLA_CLIENT_MEM_FRACTION': '0.1'}, {})
-    """
-    is_given = not {_MEMORY, _MEMORY_BEFORE}.isdisjoint(environment)
-    share = {} if is_given or not 0 < gpu_share < 1 else {_MEMORY: f"{_MEMORY_OF_ONE * gpu_share:.4g}"}
-    return {**environment, **share}
+from jl1.sweep.gpus import ALL_GPUS, GpuPart, environment_of, part_of_worker
 
 
 class Child:
@@ -43,14 +25,16 @@ class Child:
 
     lost: str | None = None
 
-    def __init__(self, workdir: Path, cores: Sequence[int], *, cwd: Path | None = None, gpu_share: float = 1.0) -> None:
+    def __init__(
+        self, workdir: Path, cores: Sequence[int], *, cwd: Path | None = None, gpu: GpuPart = ALL_GPUS
+    ) -> None:
         """Start the process.
 
         Args:
             workdir: Folder of the run, with its config.json.
             cores: The cores it may use, where the system can pin; none: all.
             cwd: Where relative paths of the config start; that of this process if not given.
-            gpu_share: Part of the memory of each GPU, if there are any.
+            gpu: What it gets of the GPUs, if there are any.
         """
         command = [sys.executable, "-P", "-m", "jl1", "train", f"--workdir={workdir}", "--until_stdin_closes"]
         write_log(workdir, train_command(workdir))
@@ -62,7 +46,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=cwd,
-                env=environment_of(gpu_share, os.environ),
+                env=environment_of(gpu, os.environ),
             )
 
     @property
@@ -84,14 +68,18 @@ class Child:
 
 
 class LocalEngine:
-    """Runs as processes of this machine, each pinned to the cores of its worker; a GPU's memory is shared evenly."""
+    """Runs as processes of this machine, each pinned to the cores of its worker, and each on one GPU if there are any.
 
-    place = "on this machine"
+    Attributes:
+        place: This machine, and its GPUs.
+    """
 
-    def __init__(self, workers: Sequence[Sequence[int]]) -> None:
-        """Take the cores of each worker; none: not pinned."""
-        self._cores, self.cores_of_a_run = workers, workers[0]
+    def __init__(self, workers: Sequence[Sequence[int]], num_gpus: int = 0) -> None:
+        """Take the cores of each worker (none: not pinned) and the number of GPUs that they share."""
+        self._cores, self.cores_of_a_run, self._num_gpus = workers, workers[0], num_gpus
         self._children: list[Child | None] = [None] * len(workers)
+        gpus = {0: "", 1: " and its GPU"}.get(num_gpus, f" and its {num_gpus} GPUs")
+        self.place = f"on this machine{gpus}"
 
     @property
     def num_workers(self) -> int:
@@ -106,7 +94,8 @@ class LocalEngine:
         worker = next(
             worker for worker, child in enumerate(self._children) if child is None or child.status is not None
         )
-        child = self._children[worker] = Child(workdir, self._cores[worker], gpu_share=1 / self.num_workers)
+        gpu = part_of_worker(worker, num_workers=self.num_workers, num_gpus=self._num_gpus)
+        child = self._children[worker] = Child(workdir, self._cores[worker], gpu=gpu)
         return child
 
 

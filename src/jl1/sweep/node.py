@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jl1.cores import claimed_cores
 from jl1.sweep.children import Child
+from jl1.sweep.gpus import GpuPart
 
 _SECONDS_A_LOOK = 0.2
 
@@ -43,7 +44,7 @@ def run_to_its_end(workdir: Path, cwd: Path, num_cpus: int, num_gpus: float) -> 
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the cluster was started in the background
     with claimed_cores(num_cpus) as cores:
-        child = Child(workdir, cores, cwd=cwd if cwd.is_dir() else None, gpu_share=num_gpus)
+        child = Child(workdir, cores, cwd=cwd if cwd.is_dir() else None, gpu=GpuPart(share=num_gpus))
         try:
             return _wait(child)
         except KeyboardInterrupt:
