@@ -3,7 +3,7 @@
 Paper:    Sec. 3 and 4.2 (Eq. 3 on the training points and on their FGSM twins), at a fourteenth of the data.
 Expected: seed 0, 500 test digits: 94.6 clean, 86.8 under FGSM 0.1, 85.8 under PGD-20 0.1, 53.8 under PGD-20 0.2;
           plain: 94.0, 19.2, 6.2, 0.0. docs/results.md says how outputs, lambda and epsilon were chosen.
-Time:     half a minute to a minute and a half on two CPU cores, by the machine; plain: ten seconds.
+Time:     half a minute to two minutes on two CPU cores, by the machine; plain: ten seconds.
 Command:  jl1 train        (the undefended network: jl1 train --config=quickstart:plain)
 """
 

@@ -1,7 +1,8 @@
 """Train a ResNet of your own with jl1's penalty, in your own loop: flax and optax, CIFAR-shaped images.
 
     python examples/resnet_groupnorm.py                  # two trainings, a minute or two on a free CPU core
-    python examples/resnet_groupnorm.py --cifar10=DIR    # DIR holds the binary CIFAR-10; or `jl1 prepare` has made it
+    python examples/resnet_groupnorm.py --cifar10=DIR    # DIR holds the binary CIFAR-10
+    python examples/resnet_groupnorm.py --cifar10=       # what `jl1 prepare --config.data.name=cifar10` has downloaded
 
 Without CIFAR-10 it takes real digits, 32 x 32 x 3 like its images: jl1 comes with 5,000 of them. What is jl1's in the
 training are two calls, of `make_loss` and of what it returns. The network is any function of parameters and inputs in

@@ -290,6 +290,21 @@ def test_a_radius_of_the_config_may_be_a_fraction():
     assert (config.adversarial.epsilon, config.evaluation.epsilons) == (8 / 255, (4 / 255, 0.1))
 
 
+@pytest.mark.parametrize(
+    ("text", "attacks"),
+    [
+        ("standard", ("standard",)),
+        ("noise,standard", ("noise", "standard")),
+        ("noise, standard,", ("noise", "standard")),
+        ("('noise', 'standard')", ("noise", "standard")),
+        ("", ()),
+    ],
+)
+def test_attacks_of_the_config_are_names_with_commas(text, attacks):
+    assert parse_config([f"--config.evaluation.attacks={text}"], "train")[0].evaluation.attacks == attacks
+    assert parse_config(["--config.evaluation.attacks", text], "train")[0].evaluation.attacks == attacks
+
+
 def test_a_flag_and_its_value_may_be_two_arguments_and_no_value_is_taken_for_a_flag():
     flags = ["--config.adversarial.epsilon", "8/255", "--config.evaluation.epsilons", "4/255,0.1"]
     config, parsed = parse_config([*flags, "--workdir", "config.runs"], "train", define_workdir)

@@ -1,6 +1,6 @@
 """--config and --config.FIELD: a config from the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from absl import flags
@@ -55,16 +55,16 @@ def parse_overrides(
     def define_overrides(values: flags.FlagValues) -> None:
         config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=arguments)
 
-    arguments = [_without_fractions(*pair) for pair in pairwise(["", *arguments])]
+    arguments = [_as_ml_collections_reads(*pair) for pair in pairwise(["", *arguments])]
     return config, parse(arguments, define_overrides, *definitions)
 
 
-def _without_fractions(before: str, argument: str) -> str:
-    """Write the fractions of a radius, such as 8/255, as numbers; its flag is in the same or the argument before."""
-    if before.startswith("-") and before.lstrip("-") in _RADII:
-        return _as_numbers(argument)
+def _as_ml_collections_reads(before: str, argument: str) -> str:
+    """Rewrite the value of a flag that ml_collections reads in another form; the flag is in the same or the one before."""
+    if before.startswith("-") and before.lstrip("-") in _REWRITTEN:
+        return _REWRITTEN[before.lstrip("-")](argument)
     flag, equals, value = argument.partition("=")
-    return f"{flag}={_as_numbers(value)}" if equals and flag.lstrip("-") in _RADII else argument
+    return f"{flag}={_REWRITTEN[flag.lstrip('-')](value)}" if equals and flag.lstrip("-") in _REWRITTEN else argument
 
 
 def _as_numbers(text: str) -> str:
@@ -80,8 +80,18 @@ def _as_number(text: str) -> str:
         return text
 
 
-_RADII = ("config.adversarial.epsilon", "config.adversarial.step_size", "config.evaluation.epsilons")
-"""The flags that are lengths in the space of the inputs, where 8 grey levels are 8/255."""
+def _as_strings(text: str) -> str:
+    """Write words with commas as a tuple of strings; what is in quotes or brackets is one already."""
+    return text if set(text) & set("'\"(") else repr(tuple(word.strip() for word in text.split(",") if word.strip()))
+
+
+_REWRITTEN: Mapping[str, Callable[[str], str]] = {
+    "config.adversarial.epsilon": _as_numbers,
+    "config.adversarial.step_size": _as_numbers,
+    "config.evaluation.epsilons": _as_numbers,
+    "config.evaluation.attacks": _as_strings,
+}
+"""Lengths in the space of the inputs, where 8 grey levels are 8/255, and tuples of names."""
 
 
 def given_fields(arguments: list[str]) -> list[str]:
