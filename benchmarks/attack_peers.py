@@ -222,17 +222,19 @@ def compare(comparison: Comparison, names: Sequence[str], num_seeds: int) -> Ite
 
 
 def table_of(files: Sequence[Path]) -> str:
-    """Write a line a run and attack: accuracy in percent and CPU seconds of each library, means over the seeds."""
-    found: dict[tuple[str, str, int], dict[str, list[tuple[float, float]]]] = {}
+    """Write a line a run, attack, ball and number of points: accuracy in percent and CPU seconds, means over seeds."""
+    found: dict[tuple[str, str, str, int], dict[str, list[tuple[float, float]]]] = {}
     for content in (json.loads(file.read_text()) for file in files):
+        ball = f"{content.get('norm', 'linf')} {content.get('epsilon', 0.1):g}"
         for row in content["rows"]:
-            cells = found.setdefault((row["run"], row["attack"], content["points"]), {})
+            key = (row["run"], row["attack"], ball, row.get("points", content["points"]))
+            cells = found.setdefault(key, {})
             cells.setdefault(row["by"], []).append((row["accuracy"], row["seconds"]))
     libraries = list(dict.fromkeys(library for cells in found.values() for library in cells))
-    lines = [["run", "attack", "points", "seeds", *libraries], ["---"] * (4 + len(libraries))]
-    for (run, attack, points), cells in found.items():
+    lines = [["run", "attack", "ball", "points", "seeds", *libraries], ["---"] * (5 + len(libraries))]
+    for (run, attack, ball, points), cells in found.items():
         means = [_mean(cells[library]) if library in cells else "" for library in libraries]
-        lines.append([run, attack, f"{points}", f"{len(cells['jl1'])}", *means])
+        lines.append([run, attack, ball, f"{points}", f"{len(cells['jl1'])}", *means])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

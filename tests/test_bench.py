@@ -148,6 +148,10 @@ def test_share_of_peak_is_operations_over_time_over_the_speed_of_the_matrix_prod
     assert speedups(rows) == {"torch": 2.5}  # the best of PyTorch's forms, and logits only
 
 
+def test_without_the_closed_form_there_is_nothing_to_compare_with():
+    assert speedups({"torch loop logits": {"median_ms": 30.0}}) == {}
+
+
 def test_the_error_of_a_gradient_is_relative_to_the_tensors_largest_entry():
     reference = {"layer_0/bias": np.array([0.5, -2.0]), "layer_0/kernel": np.array([[10.0]])}
     near = {name: values + 0.001 for name, values in reference.items()}

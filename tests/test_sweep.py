@@ -62,6 +62,14 @@ def test_the_list_of_the_runs_is_on_disk(two_sweeps):
     assert content["runs"] == [{"name": run.name, "overrides": run.overrides} for run in runs]
 
 
+def test_fields_are_listed_as_the_config_has_them_and_data_by_their_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(TINY.replace('{"seed": seed}', '{"seed": seed, "adversarial.beta": 3}'))
+    monkeypatch.chdir(tmp_path)
+    run, *_ = expand_runs("mine.py", {"data.dir": "digits"})
+    assert repr(run.overrides["adversarial.beta"]) == repr(run.config.adversarial.beta) == "3.0"
+    assert run.overrides["data.dir"] == run.config.data.dir == str(tmp_path / "digits")
+
+
 def test_sweeps_that_write_their_lists_at_once_lose_none(tmp_path):
     lists = [[SweepRun(f"run{index}", {"seed": index}, None)] for index in range(8)]
     with ThreadPoolExecutor(8) as pool:

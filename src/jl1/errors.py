@@ -23,6 +23,16 @@ def cannot_write(place: object, error: OSError, advice: str) -> "UserError":
     return UserError(f"cannot write to {place}: {error.strerror or error}; {advice}")
 
 
+def cannot_read(place: object, error: OSError) -> "UserError":
+    """Make the error for a file or folder that the system does not let us look into.
+
+    Example:
+        >>> str(cannot_read("data", OSError(13, "Permission denied")))
+        'data cannot be read: Permission denied'
+    """
+    return UserError(f"{place} cannot be read: {error.strerror or error}")
+
+
 class UserError(ValueError):
     """Bad input; the message says what was given, what is allowed and what to do."""
 

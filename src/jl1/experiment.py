@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 from jl1 import records
 from jl1.array_types import Params
 from jl1.classifier_check import check_classifier
-from jl1.cli_flags import read_path
 from jl1.config import Config
 from jl1.configuration.checks import validate_config
-from jl1.configuration.files import config_to_dict
+from jl1.configuration.files import config_to_dict, with_whole_path
 from jl1.data import Dataset, epoch_indices
 from jl1.devices import Devices
 from jl1.runs.checkpoints import Checkpoints
@@ -66,7 +64,7 @@ def train_and_evaluate(
     reporter, devices = reporter or Reporter(), devices or Devices()
     records.versions()  # of the code that runs, whatever becomes of the checkout meanwhile
     validate_config(config)
-    config = _with_whole_path(config)
+    config = with_whole_path(config)
     if config.log.tensorboard:
         records.require_tensorboard()
     data = load_data(config)
@@ -78,14 +76,6 @@ def train_and_evaluate(
     with hold_run(workdir):
         open_run(workdir, config_to_dict(config))
         return _run(config, data, problem, workdir, reporter, lambda: any_process(should_stop()), devices)
-
-
-def _with_whole_path(config: Config) -> Config:
-    """Return the config with the path of its data whole, so that who reads it in another folder finds them too."""
-    whole = deepcopy(config)
-    if config.data.dir:
-        whole.data.dir = str(read_path(config.data.dir).absolute())
-    return whole
 
 
 def _what_decides(config: Config, data: Dataset) -> dict[str, str]:
@@ -200,4 +190,5 @@ def _result(
         "versions": training.versions[-1],
         "earlier_versions": training.versions[:-1],
         "device": {"platform": devices.platform, "kind": devices.kind, "count": devices.count},
+        "processor": records.processor(),
     }

@@ -1,6 +1,7 @@
 """The folder of a run: config.json, metrics.jsonl, trace.jsonl, result.json. docs/run_folder.md is their schema."""
 
 import importlib.util
+import platform
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jl1.atomic_files import remove_halves
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_read
 from jl1.json_files import append_line, keep_lines, read_json, read_lines, write_json, write_text
 
 SCHEMA = "jl1.result/1"
@@ -55,7 +56,7 @@ def is_run(workdir: Path) -> bool:
     try:
         return (workdir / CONFIG).is_file() or (workdir / RESULT).is_file()
     except OSError as error:
-        raise UserError(f"{workdir} cannot be read: {error.strerror or error}") from error
+        raise cannot_read(workdir, error) from error
 
 
 def is_finished(workdir: Path) -> bool:
@@ -224,6 +225,14 @@ def _versions_at_start() -> Mapping[str, str | None]:
 def versions() -> dict[str, str | None]:
     """Return the versions of all that can change a figure, and the git commit of a checkout, at the first call."""
     return dict(_versions_at_start())
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _git_commit() -> str | None:

@@ -71,8 +71,10 @@ def test_a_file_anywhere_is_loaded_with_its_argument(tmp_path):
         ("return {}", ": get_config() returns {}, which is no config: start from jl1.config.default_config()"),
     ],
 )
-def test_a_mistake_in_a_file_is_named_with_its_line(body, message, tmp_path):
-    file = tmp_path / "mine.py"
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_mistake_in_a_file_is_named_with_its_line(is_whole, body, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py" if is_whole else Path("mine.py")
     start = "from jl1.config import default_config\ndef get_config():\n    c = default_config()\n"
     file.write_text(f"{start}    {body}\n    return c\n")
     with pytest.raises(UserError) as refusal:

@@ -82,6 +82,27 @@ def test_a_run_finds_its_data_from_any_folder_and_where_an_older_one_does_not_it
     assert main([*flags, f"--data_dir={digits}"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", f"--config.data.dir={'x' * 300}", "--config=train"], "cannot be read: File name too long"),
+        (["sweep", f"--config.data.dir={'x' * 300}", "--config=table2"], "cannot be read: File name too long"),
+        (["train", f"--config={'x' * 300}.py"], "cannot be read: File name too long"),
+        (["prepare", "--config=train", "--config.data.dir=~nobody-here/x"], "~nobody-here/x"),
+        (["train", f"--workdir={os.fsdecode(b'run-%c' % 0xE9)}"], "is not UTF-8: choose another with --workdir"),
+        (["sweep", "--config=readings", f"--workdir={os.fsdecode(b'out-%c' % 0xE9)}"], "is not UTF-8: choose another"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused_in_a_line(arguments, said, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    where = [f"--config.data.dir={digits}"] if "--config=readings" in arguments else []
+    assert main([*arguments, *where]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == [digits.name]
+
+
 def test_a_number_that_is_none_ends_training_at_its_step_and_the_last_checkpoint_goes_on(
     begun, straight, tmp_path, monkeypatch
 ):

@@ -9,6 +9,7 @@ from synthetic import evaluated_row, result_like, write_run, write_seeds
 from jl1.report.cells import make_cells
 from jl1.report.choices import choose_for_cost, choose_for_lambda, strongest
 from jl1.report.cost_figure import draw_cost, pareto_front
+from jl1.report.csv_rows import write_rows
 from jl1.report.curve_figure import draw_curves, read_curves
 from jl1.report.figures import draw_all
 from jl1.report.lambda_figure import draw_lambdas, lambda_panels
@@ -16,6 +17,11 @@ from jl1.report.paper_numbers import paper_numbers
 from jl1.report.results import read_results
 
 LAMBDAS = {0.0: (0.1, 0.2), 10.0: (0.3, 0.4), 50.0: (0.5, 0.7)}
+
+
+def without_folders(results):
+    """The same rows from a file."""
+    return results._replace(from_folder=np.zeros(len(results.rows), bool))
 
 
 def metrics(seed, lam):
@@ -111,7 +117,7 @@ def test_no_panel_of_one_lambda(real_result, tmp_path):
 
 
 def test_curves_are_those_of_metrics_jsonl_and_their_mean(runs):
-    curves, notes = read_curves(runs.rows, runs.workdirs)
+    curves, notes = read_curves(runs)
     assert notes == []
     assert len(curves) == 6 * 3
     figure = draw_curves([curves])
@@ -129,7 +135,7 @@ def test_runs_that_are_not_finished_have_no_curve(real_result, tmp_path):
     write_run(tmp_path / "a", result_like(real_result), metrics=metrics(0, 1.0))
     (write_run(tmp_path / "b", result_like(real_result, seed=1), metrics=metrics(1, 1.0)) / "result.json").unlink()
     results = read_results([tmp_path])
-    assert set(read_curves(results.rows, results.workdirs)[0]["seed"]) == {"0"}
+    assert set(read_curves(results)[0]["seed"]) == {"0"}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,7 @@ def test_damaged_metrics_give_no_curve_and_are_named(real_result, tmp_path, cont
     broken = write_run(tmp_path / "b", result_like(real_result, seed=1), metrics=metrics(1, 1.0))
     (broken / "metrics.jsonl").write_text(content)
     results = read_results([tmp_path])
-    curves, (note,) = read_curves(results.rows, results.workdirs)
+    curves, (note,) = read_curves(results)
     assert curves["seed"].unique().tolist() == ["0"]
     assert note.startswith(f"{broken / 'metrics.jsonl'} is left out of curves.png: {said}")
 
@@ -201,10 +207,18 @@ def test_networks_that_differ_in_the_warm_up_alone_are_two(real_result, tmp_path
     assert [choice.epsilon for choice in choose_for_cost(found) if choice.role == "strongest"] == [0.1]
 
 
+def test_a_run_of_a_file_with_the_name_of_a_folder_gives_its_curve_no_other_settings(real_result, tmp_path):
+    write_run(tmp_path / "old" / "run", result_like(real_result, lam=50.0), metrics=metrics(0, 1.0))
+    file = write_rows(read_results([tmp_path / "old"]).rows, tmp_path / "rows.csv")
+    write_run(tmp_path / "today" / "run", result_like(real_result, lam=0.0), metrics=metrics(0, 1.0))
+    curves, _ = read_curves(read_results([tmp_path / "today"], [file]))
+    assert curves["lam"].unique().tolist() == [0.0]
+
+
 @pytest.mark.parametrize("change", [{"norm": "l2"}, {"when": "on the way", "epoch": 5.0}])
 def test_rows_that_no_picture_is_of_give_none(runs, tmp_path, change):
     rows = runs.rows.assign(**change)
-    files, _ = draw_all(make_cells(rows, paper_numbers()), rows, {}, tmp_path)
+    files, _ = draw_all(make_cells(rows, paper_numbers()), without_folders(runs._replace(rows=rows)), tmp_path)
     assert files == []
 
 
@@ -221,8 +235,8 @@ def test_a_radius_of_0_is_none_of_the_training(real_result, tmp_path):
 
 
 def test_all_pictures_are_written(cells, runs, tmp_path):
-    files, _ = draw_all(cells, runs.rows, runs.workdirs, tmp_path)
+    files, _ = draw_all(cells, runs, tmp_path)
     assert [path.name for path in files] == ["lambda.png", "curves.png", "cost-mnist.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
-    files, _ = draw_all(cells, runs.rows, {}, tmp_path)
+    files, _ = draw_all(cells, without_folders(runs), tmp_path)
     assert [path.name for path in files] == ["lambda.png", "cost-mnist.png"]  # curves come from folders only

@@ -235,6 +235,14 @@ def test_a_figure_on_the_way_counts_for_the_run_that_stops_at_that_epoch_too(rea
     assert dict(zip(cells["at_epoch"], cells["n"], strict=True)) == {0.0: 2, 20.0: 2}
 
 
+def test_a_processor_is_told_from_another(real_result, tmp_path):
+    write_run(tmp_path / "a", result_like(real_result))
+    write_run(tmp_path / "b", result_like(real_result, seed=1) | {"processor": "Some CPU"})
+    machines = read_results([tmp_path]).rows.groupby("run")["machine"].first()
+    assert machines["a"] == f"1 x cpu {real_result['processor']}".strip()
+    assert machines["b"] == "1 x cpu Some CPU"
+
+
 def test_what_may_not_be_looked_into_is_named_and_left_out(real_result, tmp_path, monkeypatch):
     write_run(tmp_path / "a", result_like(real_result))
     (tmp_path / "lost+found").mkdir()

@@ -129,6 +129,21 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_rows_that_are_read_and_written_in_one_call_survive_a_full_disk(runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "all"
+    assert main(["table", f"--workdir={runs}", f"--out={out}"]) == 0
+    (out / "cost-analysis.png").write_bytes(b"somebody's")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jl1.json_files.os.fsync", full)
+    assert main(["table", f"--rows={out / 'rows.csv'}", f"--out={out}"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".tmp"} == before
+
+
 def test_a_folder_that_cannot_be_written_is_refused(runs, tmp_path, capsys):
     (tmp_path / "out").write_text("in the way")
     assert main(["table", f"--workdir={runs}", f"--out={tmp_path / 'out'}"]) == 2

@@ -92,6 +92,15 @@ def test_a_copy_that_a_kill_cut_short_is_made_again(short, tmp_path):
     assert not (workdir / "checkpoints.half").exists()
 
 
+def test_a_folder_of_checkpoints_without_one_is_no_beginning(short, tmp_path):
+    workdir = tmp_path / "long"
+    begin_with(short, workdir, settings(3))
+    shutil.rmtree(workdir / "checkpoints")
+    assert main(["evaluate", f"--workdir={workdir}", "--attacks=clean"]) == 2
+    assert (workdir / "checkpoints").is_dir()
+    assert begin_with(short, workdir, settings(3)) == 2
+
+
 def test_a_run_that_has_begun_goes_on_by_itself(short, tmp_path):
     begin_with(short, tmp_path / "long", settings(3))
     before = contents(tmp_path / "long")

@@ -83,7 +83,9 @@ def with_shares(rows: dict[str, dict[str, Any]], operations: int) -> dict[str, d
 
 
 def speedups(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Say how many times faster the closed form on logits is than the best form of each peer."""
+    """Say how many times faster the closed form on logits is than the best form of each peer; nothing without it."""
+    if "closed form logits" not in rows:
+        return {}
     ours = rows["closed form logits"]["median_ms"]
     times: dict[str, float] = {}
     for form, row in rows.items():
@@ -102,7 +104,7 @@ def _machine() -> dict[str, Any]:
     """Return what the figures depend on."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "processor": _processor(),
+        "processor": records.processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -110,11 +112,3 @@ def _machine() -> dict[str, Any]:
         "load_average_at_start": load,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-
-
-def _processor() -> str:
-    """Return the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

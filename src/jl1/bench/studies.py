@@ -1,6 +1,5 @@
 """The smaller studies of `jl1 bench`, each a function of the model, the options and the record."""
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from jl1.bench.processes import (
     timed,
     wall_seconds,
 )
+from jl1.cores import usable_cores
 
 Study = Callable[[BenchOptions, BenchRecord, Notice], None]
 
@@ -131,7 +131,7 @@ def _with_cache(folder: Path) -> dict[str, str]:
 
 def _cores(options: BenchOptions, record: BenchRecord, notice: Notice) -> None:
     """Measure exact steps of model C by one process, and by two at once on a core each."""
-    others = [core for core in range(os.cpu_count() or 1) if core != options.core]
+    others = [core for core in usable_cores() if core != options.core]
     if pinned_core(options.core) is None or not others:
         notice("cores: left out, since this machine has one core or cannot pin processes to cores")
         return

@@ -13,7 +13,7 @@ from jl1.bench.report import LEGEND, lay_out_all, write_report
 from jl1.bench.studies import run_studies
 from jl1.cli_flags import check_names, parse, read_path
 from jl1.cores import usable_cores
-from jl1.display.terminal import open_console, say
+from jl1.display.terminal import open_console, say, show_table
 from jl1.display.text_tables import as_rich
 from jl1.errors import EXIT_INTERRUPTED, UserError
 from jl1.models import MODELS
@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         status = EXIT_INTERRUPTED
     for layout in lay_out_all(record.content["tables"]):
         say(console, layout.title)
-        console.print(as_rich(layout))
+        show_table(console, as_rich(layout))
         say(console, "\n".join([*layout.below, ""]))
     say(console, f"{LEGEND}\n\n{write_report(record)}")
     return status

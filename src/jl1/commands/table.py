@@ -5,7 +5,7 @@ import shlex
 from absl import flags
 
 from jl1.cli_flags import check_names, parse, read_path
-from jl1.display.terminal import open_console, say
+from jl1.display.terminal import open_console, say, show_table
 from jl1.display.text_tables import as_rich
 from jl1.errors import UserError
 from jl1.pictures.style import NO_PICTURES, have_matplotlib
@@ -46,7 +46,7 @@ def _show_and_write(parsed: flags.FlagValues, results: Results, page: Page, comm
     console = open_console()
     for layout in page.layouts:
         say(console, layout.title)
-        console.print(as_rich(layout))
+        show_table(console, as_rich(layout))
         say(console, "")
     say(console, "\n".join(page.notes))
     if parsed.out:

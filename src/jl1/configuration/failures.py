@@ -25,7 +25,7 @@ def explain_failure(path: Path, error: Exception) -> str:
         The file, its line, and what is wrong there.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == path]
+    own = [frame for frame in frames if Path(frame.filename) == path.absolute()]
     line = own[-1].lineno if own else getattr(error, "lineno", None)
     where = f"{path} line {line}" if line else f"the config file {path}"
     if own and "ml_collections" in Path(frames[-1].filename).parts:

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jl1.configuration.fields import field_names, read_field, require_field
 from jl1.configuration.folder import config_folder, config_names
 from jl1.configuration.stored import differences, json_digest
 from jl1.datasets.tiles import tiled_name
-from jl1.errors import UserError, did_you_mean
+from jl1.errors import UserError, cannot_read, did_you_mean
 
 
 def load_config(name: str) -> Config:
@@ -112,8 +113,11 @@ def _explained(path: Path) -> Iterator[Path]:
 def _find_config_file(stem: str) -> Path:
     """Find the file of a config, or say which there are."""
     path = read_path(stem) if stem.endswith(".py") else config_folder() / f"{stem}.py"
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise cannot_read(f"--config={path}", error) from error
     known = config_names()
     hint = did_you_mean(stem, known)
     raise UserError(f"no config {stem!r}: give the path of a .py file, or one of {', '.join(known)}{hint}")
@@ -153,6 +157,14 @@ def _unknown_fields(stored: dict[str, Any], known: dict[str, Any], prefix: str =
         elif isinstance(value, dict) and isinstance(known[key], dict):
             found += _unknown_fields(value, known[key], f"{prefix}.{key}")
     return found
+
+
+def with_whole_path(config: Config) -> Config:
+    """Return the config with the path of its data whole, so that who reads it in another folder finds them too."""
+    whole = deepcopy(config)
+    if config.data.dir:
+        whole.data.dir = str(read_path(config.data.dir).absolute())
+    return whole
 
 
 def run_name(config: Config) -> str:

@@ -60,7 +60,7 @@ def parse_overrides(
 
 
 def _as_ml_collections_reads(before: str, argument: str) -> str:
-    """Rewrite the value of a flag that ml_collections reads in another form; the flag is in the same or the one before."""
+    """Rewrite a value that ml_collections reads in another form; its flag is in the same argument or the one before."""
     if before.startswith("-") and before.lstrip("-") in _REWRITTEN:
         return _REWRITTEN[before.lstrip("-")](argument)
     flag, equals, value = argument.partition("=")

@@ -11,7 +11,7 @@ import numpy as np
 
 from jl1.datasets import cache, prepared, sources
 from jl1.datasets.sources import EMBEDDED
-from jl1.errors import UserError
+from jl1.errors import UserError, cannot_read
 
 _KNOWN = {
     "5a77c21b299c2eb305fe6e43f20bea42b346966781fa047625d2885bb49c67d1": "mnist",
@@ -53,18 +53,26 @@ def locate(name: str, data_dir: str | os.PathLike[str] | None) -> Place:
     if name == EMBEDDED:
         return _locate_embedded(data_dir)
     if data_dir:
-        folder = Path(data_dir).expanduser()
-        if not folder.is_dir():
-            where = "" if folder.is_absolute() else f" in {Path.cwd()}"
-            raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}{where}")
-        found = prepared.find_prepared(name, [folder])
-        return _from_prepared(name, found) if found else _from_files(name, folder)
+        folder = Path(os.path.expanduser(data_dir))  # which leaves the home of nobody as it is
+        try:
+            _require_folder(folder)
+            found = prepared.find_prepared(name, [folder])
+            return _from_prepared(name, found) if found else _from_files(name, folder)
+        except OSError as error:
+            raise cannot_read(f"the data folder {folder}", error) from error
     if found := prepared.find_prepared(name, prepared.prepared_roots()):
         return _from_prepared(name, found)
     raise UserError(
         f"{name} is not prepared on this machine (a tensorflow-datasets preparation counts if it is in "
         f"array_record). {prepared.offline_choices(name)}"
     )
+
+
+def _require_folder(folder: Path) -> None:
+    """Refuse what is no folder."""
+    if not folder.is_dir():
+        where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"data folder {folder} {'is not a folder' if folder.exists() else 'does not exist'}{where}")
 
 
 def _locate_embedded(data_dir: str | os.PathLike[str] | None) -> Place:
@@ -78,11 +86,8 @@ def _locate_embedded(data_dir: str | os.PathLike[str] | None) -> Place:
 
 def _from_files(name: str, folder: Path) -> Place:
     """Point at the dataset's own files in a folder."""
-    try:
-        files = sources.find_files(name, folder)
-        key = cache.content_key(files.values())
-    except OSError as error:
-        raise UserError(f"cannot read the data folder {folder}: {error}") from error
+    files = sources.find_files(name, folder)
+    key = cache.content_key(files.values())
     text = f"{'binary' if name == 'cifar10' else 'IDX'} files in {folder}"
     return Place(text, key, lambda: sources.read_files(name, files))
 

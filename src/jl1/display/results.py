@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jl1.attack_names import attack_name
 from jl1.attacks.suite import order_violations
-from jl1.display.terminal import say
+from jl1.display.terminal import say, show_table
 
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
 
@@ -42,7 +42,7 @@ def show_evaluation(console: Console, rows: list[dict[str, Any]], workdir: Path)
     part = f"the first {row['num_examples']:,} of " if row["num_examples"] < row["num_points"] else ""
     say(console, f"\naccuracy in %, and its 95 % interval, on {part}{row['num_points']:,} {row['points']} points")
     say(console, f"checkpoint of epoch {row['epoch']}; a point that is wrong without an attack counts as broken")
-    console.print(accuracy_table(rows))
+    show_table(console, accuracy_table(rows))
     for line in order_warnings(rows):
         say(console, f"warning: {line}")
     say(console, f"files: {workdir / 'evaluation.json'}, a verdict for each point in {workdir / 'evaluation'}")
@@ -53,7 +53,7 @@ def show_audit(console: Console, content: dict[str, Any], page: Path) -> None:
     part = f"the first {content['num_examples']:,} of " if content["num_examples"] < content["num_points"] else ""
     points = f"{part}{content['num_points']:,} {content['points']} points"
     say(console, f"\naccuracy in %, and its 95 % interval, on {points}")
-    console.print(accuracy_table([{"labels": "true", **row} for row in content["accuracies"]]))
+    show_table(console, accuracy_table([{"labels": "true", **row} for row in content["accuracies"]]))
     for check in content["checks"]:
         line = Text.assemble((check["outcome"], _STYLES[check["outcome"]]), f"  {check['name']}: {check['figure']}")
         console.print(line, soft_wrap=True)
@@ -69,7 +69,7 @@ def show_result(console: Console, result: dict[str, Any], workdir: Path) -> None
     points = result["config"]["evaluation"]["points"]
     epochs = f"{result['num_epochs']} epoch{'s' * (result['num_epochs'] != 1)} ({result['stopped_because']})"
     say(console, f"\naccuracy in % on {num_points:,} {points} points after {epochs}")
-    console.print(accuracy_table(result["accuracies"]))
+    show_table(console, accuracy_table(result["accuracies"]))
     norms, seconds = result["l1_jacobian_norm"], result["seconds"]
     lines = [
         f"mean ||J||_1,1: logits {norms['logits']:.4g}, probabilities {norms['probs']:.4g}",

@@ -87,7 +87,8 @@ class LiveView(PlainView):
             pace = paces.get(kind_of(run.config))
             left = duration(seconds_left(run, self._folder, pace)) if pace else "-"
             log = Text(" ".join(last_lines(self._folder / run.name, 1)), overflow="ellipsis", no_wrap=True)
-            table.add_row(run.name, _epoch(run, self._folder), *_facts(run, self._folder), left, log)
+            name = Text(run.name, overflow="fold")
+            table.add_row(name, _epoch(run, self._folder), *_facts(run, self._folder), left, log)
         self._live.update(Group(table, Text(summary)), refresh=True)
 
 

@@ -38,7 +38,7 @@ def as_rich(layout: Layout) -> Table:
     """Lay the rows of a table out for the terminal, without title and without what stands below."""
     table = Table(box=SIMPLE, pad_edge=False)
     for index, name in enumerate(layout.header):
-        table.add_column(Text(name), justify="right" if index else "left", no_wrap=not index)
+        table.add_column(Text(name), justify="right" if index else "left")
     for line in layout.lines:
         table.add_row(*map(Text, line))  # brackets are no markup
     return table

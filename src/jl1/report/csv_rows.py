@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from jl1.errors import UserError
+from jl1.json_files import write_text
 from jl1.report.columns import REQUIRED, WHOLE, check_cells, complete
 from jl1.report.frames import Frame, read_text_table
 
@@ -35,6 +36,5 @@ def read_rows(file: Path) -> Frame:
 
 
 def write_rows(rows: Frame, path: Path) -> Path:
-    """Write tidy rows as CSV, each figure to its last digit."""
-    rows.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(path, index=False, lineterminator="\n")
-    return path
+    """Write tidy rows as CSV, each figure to its last digit; whole or not at all, for they may be the only ones."""
+    return write_text(path, rows.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(index=False, lineterminator="\n"))

@@ -1,7 +1,5 @@
 """Training curves from metrics.jsonl: validation accuracy and penalty by epoch, every seed and their mean."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +10,7 @@ from jl1.report.columns import FINISHED
 from jl1.report.drawing import LINES, dress, make_figure
 from jl1.report.frames import Frame, as_mappings, first_row
 from jl1.report.names import network_name, training_name, varying_penalty
-from jl1.report.results import reason
+from jl1.report.results import Results, reason
 from jl1.report.run_settings import PENALTY_COLUMNS, SETTING_COLUMNS
 
 _ACCURACY, _PENALTY = "validation_accuracy", "penalty_value"
@@ -20,25 +18,24 @@ _FIELDS = {"epoch": "epoch", "validation_accuracy": _ACCURACY, "penalty": _PENAL
 """Fields of metrics.jsonl and their columns here, where `penalty` is its name."""
 
 
-def read_curves(rows: Frame, workdirs: Mapping[str, Path]) -> tuple[Frame, list[str]]:
+def read_curves(results: Results) -> tuple[Frame, list[str]]:
     """Read the epochs of all finished runs that have a folder here.
 
     Args:
-        rows: Tidy rows.
-        workdirs: By the column `run`.
+        results: Of the runs.
 
     Returns:
         A row an epoch: the settings, `seed`, `epoch`, `validation_accuracy`, `penalty_value`; and a note for each run
         that has none because its metrics.jsonl is damaged.
     """
-    runs = rows[rows["run"].isin(list(workdirs)) & (rows["status"] == FINISHED)].drop_duplicates("run")
+    rows = results.rows[results.from_folder & (results.rows["status"] == FINISHED)]
     found, notes = [], []
-    for run in as_mappings(runs):
+    for run in as_mappings(rows.drop_duplicates("run")):
         try:
-            metrics = records.read_metrics(workdirs[run["run"]])
+            metrics = records.read_metrics(results.workdirs[run["run"]])
             epochs = [{column: float(row[field]) for field, column in _FIELDS.items()} for row in metrics]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            file = workdirs[run["run"]] / "metrics.jsonl"
+            file = results.workdirs[run["run"]] / "metrics.jsonl"
             notes.append(f"{file} is left out of curves.png: {reason(error).removeprefix(f'{file} is damaged: ')}")
             continue
         settings = {name: run[name] for name in (*SETTING_COLUMNS, "seed")}

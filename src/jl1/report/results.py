@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from jl1 import records
@@ -39,12 +40,14 @@ class Results(NamedTuple):
         configs: A config for each value of the column `settings`.
         workdirs: Folders of the runs that have rows, by the column `run`: the folder's name, after those of the
             folders that it is in as far as others have the same.
+        from_folder: Which rows are of these, and not of a file, in which a run may have the same name.
     """
 
     rows: Frame
     notes: list[str]
     configs: dict[str, dict[str, Any]]
     workdirs: dict[str, Path]
+    from_folder: np.ndarray
 
 
 class _Run(NamedTuple):
@@ -82,11 +85,14 @@ def read_results(folders: Iterable[Path], files: Iterable[Path] = ()) -> Results
     ]
     tables = [complete(pd.DataFrame(rows)), *(read_rows(file) for file in files)]
     together = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    together = together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable")
+    from_folder = np.asarray(together.index < len(tables[0]))
     return Results(
-        together.sort_values([name for name in COLUMNS if name != "accuracy"], kind="stable", ignore_index=True),
+        together.reset_index(drop=True),
         notes,
         {digest: run.config for digest, run in zip(digests, runs, strict=True)},
         {names[run.workdir.absolute()]: run.workdir for run in runs},
+        from_folder,
     )
 
 
@@ -184,7 +190,7 @@ def _rows_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _run_facts(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all rows of a run have in common."""
     device, versions = result["device"], result["versions"]
-    kind = device["kind"] if device["kind"] != device["platform"] else ""
+    kind = device["kind"] if device["kind"] != device["platform"] else result.get("processor", "")
     commit, plus, changes = (versions["git_commit"] or "").partition("+")
     return {
         "status": INTERRUPTED if result["stopped_because"] == records.INTERRUPTED else FINISHED,

@@ -5,6 +5,7 @@ from pathlib import Path
 from jl1.display.terminal import readable
 from jl1.display.text_tables import as_latex, notes_as_latex
 from jl1.errors import cannot_write
+from jl1.json_files import write_text
 from jl1.pictures.style import have_matplotlib
 from jl1.report.csv_rows import write_rows
 from jl1.report.figures import PICTURES, draw_all
@@ -34,17 +35,17 @@ def write_report(folder: Path, *, command: str, page: Page, results: Results) ->
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = draw_all(page.cells, results.rows, results.workdirs, folder) if have_matplotlib() else ([], [])
-        pictures, warnings = drawn[0], [f"warning: {note}" for note in drawn[1]]
-        for old in {path for pattern in PICTURES for path in folder.glob(pattern)} - {*pictures}:
-            old.unlink()  # of an earlier call, beside tables that it is not of
-        page = page._replace(notes=[*page.notes, *warnings])
-        (folder / "table.md").write_text(readable(f"    {command}\n\n{page_as_markdown(page)}\n"))
-        latex = [*map(as_latex, page.layouts), notes_as_latex(page.notes)]
-        (folder / "table.tex").write_text(readable("\n\n".join(latex) + "\n"))
-        page.cells.cells.to_csv(folder / "table.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
-        page.trends.to_csv(folder / "trends.csv", index=False, float_format=_SIGNIFICANT, lineterminator="\n")
         write_rows(results.rows, folder / "rows.csv")
+        drawn = draw_all(page.cells, results, folder) if have_matplotlib() else ([], [])
+        pictures, warnings = drawn[0], [f"warning: {note}" for note in drawn[1]]
+        for old in {folder / name for name in PICTURES} - {*pictures}:
+            old.unlink(missing_ok=True)  # of an earlier call, beside tables that it is not of
+        page = page._replace(notes=[*page.notes, *warnings])
+        write_text(folder / "table.md", readable(f"    {command}\n\n{page_as_markdown(page)}\n"))
+        latex = [*map(as_latex, page.layouts), notes_as_latex(page.notes)]
+        write_text(folder / "table.tex", readable("\n\n".join(latex) + "\n"))
+        for name, frame in (("table.csv", page.cells.cells), ("trends.csv", page.trends)):
+            write_text(folder / name, frame.to_csv(index=False, float_format=_SIGNIFICANT, lineterminator="\n"))
     except OSError as error:
         raise cannot_write(folder, error, "choose another --out") from error
     return [*(folder / name for name in _FILES), *pictures], warnings

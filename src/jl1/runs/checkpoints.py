@@ -48,6 +48,11 @@ class Restored(NamedTuple):
     progress: dict[str, Any]
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Say whether there is a checkpoint in a folder of checkpoints, intact or not."""
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
 class Checkpoints:
     """The checkpoints of one run. Close it, or use it in a `with` statement."""
 

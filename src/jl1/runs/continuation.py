@@ -10,6 +10,7 @@ from jl1 import records
 from jl1.config import Config
 from jl1.configuration.files import config_from_dict, config_to_dict, run_differences
 from jl1.errors import UserError
+from jl1.runs.checkpoints import has_checkpoints
 from jl1.runs.folder import check_workdir, open_run
 from jl1.runs.lock import hold_run
 from jl1.runs.trainer import end_of
@@ -50,7 +51,7 @@ def begin_with(source: Path, workdir: Path, config: Config) -> int:
             "config.training.num_epochs, or give --workdir alone to go on with it"
         )
     check_workdir(workdir, config_to_dict(config))
-    if (workdir / _CHECKPOINTS).exists():
+    if has_checkpoints(workdir / _CHECKPOINTS):
         return 0
     with nullcontext() if records.is_finished(source) else hold_run(source):
         num_epochs = _check_goes_on(source, config)
@@ -77,7 +78,7 @@ def _check_alike(source: Path, config: Config) -> None:
 def _check_goes_on(source: Path, config: Config) -> int:
     """Refuse a run without an epoch, and a config by which training would not have come further; count the epochs."""
     accuracies = [row["validation_accuracy"] for row in records.read_metrics(source)]
-    if not accuracies or not (source / _CHECKPOINTS).is_dir():
+    if not accuracies or not has_checkpoints(source / _CHECKPOINTS):
         raise UserError(f"--continue_from: {source} has no whole epoch yet: there is nothing to begin with")
     for epoch in range(1, len(accuracies) + 1):
         if rule := end_of(config, accuracies[:epoch]):
@@ -97,6 +98,8 @@ def _copy(source: Path, workdir: Path) -> None:
     shutil.copytree(source / _CHECKPOINTS, workdir / _HALF)
     for path in (workdir / _HALF, *(workdir / _HALF).rglob("*")):
         path.chmod(path.stat().st_mode | stat.S_IWUSR)  # a copy of what cannot be written cannot be either
+    if (workdir / _CHECKPOINTS).exists():
+        (workdir / _CHECKPOINTS).rmdir()  # without a checkpoint: who looked for one has made it
     (workdir / _HALF).rename(workdir / _CHECKPOINTS)
 
 

@@ -61,8 +61,11 @@ def export_run(
         UserError: No such run, no result yet, no checkpoint of its epoch, other data, or `out` exists or cannot
             be written.
     """
-    if out.exists():
-        raise UserError(f"{out} exists and is left as it is; choose a new folder with --out")
+    try:
+        if out.exists():
+            raise UserError(f"{out} exists and is left as it is; choose a new folder with --out")
+    except OSError as error:
+        raise cannot_write(out, error, "choose another folder with --out") from error
     result, reporter = _read_result(workdir), reporter or Reporter()
     if result["stopped_because"] == records.INTERRUPTED:
         epochs = f"{result['num_epochs']} epoch{'s' * (result['num_epochs'] != 1)}"

@@ -18,8 +18,10 @@ def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
         config: The resolved config, as plain types.
 
     Raises:
-        UserError: The folder holds other files, another config or a finished run, or may not be looked into.
+        UserError: The folder holds other files, another config or a finished run, may not be looked into, or has a
+            name that no checkpoint could be written under.
     """
+    require_utf8(workdir)
     try:
         paths = [*workdir.iterdir()] if workdir.is_dir() else []
     except OSError as error:
@@ -32,6 +34,18 @@ def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
             f"{workdir} is not the folder of a jl1 run (it has {', '.join(sorted(names)[:5])} but no config.json): "
             "choose an empty or a new folder with --workdir"
         )
+
+
+def require_utf8(folder: Path) -> None:
+    """Refuse a folder of which the path is no UTF-8: neither orbax nor a log can write it.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name of the folder {folder} is not UTF-8: choose another with --workdir") from error
 
 
 def open_run(workdir: Path, config: dict[str, Any]) -> Path:

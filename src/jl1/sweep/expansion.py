@@ -10,7 +10,7 @@ from jl1.cli_flags import read_number
 from jl1.config import Config
 from jl1.configuration.checks import validate_config
 from jl1.configuration.fields import read_field, require_field
-from jl1.configuration.files import load_config, load_sweep, run_name
+from jl1.configuration.files import load_config, load_sweep, run_name, with_whole_path
 from jl1.errors import UserError
 
 
@@ -19,7 +19,7 @@ class SweepRun(NamedTuple):
 
     Attributes:
         name: Of its folder, from `configuration.files.run_name`.
-        overrides: The fields that the sweep and the command line set, by their dotted names.
+        overrides: The fields that the sweep and the command line set, by their dotted names, as the config has them.
         config: All settings.
     """
 
@@ -77,7 +77,8 @@ def _expand_one(name: str, base: Config, overrides: dict[str, Any]) -> SweepRun:
         except (TypeError, ValueError) as error:
             raise UserError(f"the sweep {name} sets config.{field}={value!r}: {error}") from error
     validate_config(config)
-    return SweepRun(run_name(config), overrides, config)
+    config = with_whole_path(config)
+    return SweepRun(run_name(config), {field: read_field(config, field) for field in overrides}, config)
 
 
 def select(runs: Sequence[SweepRun], filters: Sequence[str]) -> list[SweepRun]:

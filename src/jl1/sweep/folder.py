@@ -12,6 +12,7 @@ from filelock import FileLock
 from jl1 import records
 from jl1.errors import UserError, cannot_write
 from jl1.json_files import misfit, read_json, write_json
+from jl1.runs.folder import require_utf8
 from jl1.runs.lock import LOCK
 from jl1.sweep.expansion import SweepRun
 
@@ -30,6 +31,7 @@ def write_sweep(folder: Path, *, config: str, command: str, runs: Sequence[Sweep
     Raises:
         UserError: The folder is a run's, or cannot be written, or its list cannot be read and so not be kept.
     """
+    require_utf8(folder)
     if records.is_run(folder):
         raise UserError(f"{folder} is the folder of one run: choose another with --workdir")
     listed = {run.name: {"name": run.name, "overrides": run.overrides} for run in runs}

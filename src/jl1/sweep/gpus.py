@@ -49,7 +49,8 @@ def count_gpus() -> int:
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     asked = subprocess.run([sys.executable, "-P", "-c", _QUESTION], env=environment, capture_output=True, text=True)
     if asked.returncode:
-        raise UserError(f"JAX does not start on this machine, so no run would: {asked.stderr.strip().splitlines()[-1]}")
+        lines = asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"]
+        raise UserError(f"JAX does not start on this machine, so no run would: {lines[-1]}")
     backend, number = asked.stdout.split()[-2:]
     return int(number) if backend == "gpu" else 0
 
