@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 from networks import NETS, as_tree
 from quick import quick_config
 
@@ -31,7 +32,8 @@ from jl1.experiment import train_and_evaluate
 from jl1.gradients import make_gradient
 from jl1.hyperparameters import Hyperparameters
 from jl1.losses import cross_entropy, defended_loss, penalised_loss
-from jl1.models import create_model, make_apply_fn
+from jl1.mean_loss import make_loss
+from jl1.models import Conv, Dense, SequentialNet, create_model, make_apply_fn
 from jl1.penalties import ESTIMATORS, make_penalty
 from jl1.records import read_metrics
 from jl1.robust_losses import adversarial_loss, trades_loss
@@ -74,6 +76,29 @@ def plain(logits_fn, inputs, *, key, epsilon, **rest):
 
 def defended(logits_fn, inputs, *, key, **rest):
     return defended_loss(logits_fn, inputs, penalty_fn=make_penalty("jacobian_l1", outputs="probs"), **rest)
+
+
+@pytest.mark.parametrize("penalty", ["none", "jacobian_l1", "class_sum_l1"])
+@pytest.mark.parametrize("layers", [(Conv(3, 3, 1, "SAME"), Dense(5)), (Dense(6),)])
+def test_a_step_of_ones_own_in_a_shard_map_has_the_gradient_of_the_whole_batch(layers, penalty):
+    """With JAX's default checks: an operation that hid what varies over the devices would have it summed wrongly."""
+    module = SequentialNet(layers, 3)
+    inputs, labels = jax.random.uniform(KEY, (6, 6, 6, 1)), jnp.arange(6) % 3
+    params = module.init(jax.random.key(0), inputs)["params"]
+    loss = make_loss(make_apply_fn(module), penalty=penalty)
+
+    def mean_loss(params, inputs, labels):
+        return loss(params, inputs, labels, lam=0.1, epsilon=0.1)[0]
+
+    def shared(params, inputs, labels):
+        return jax.grad(lambda params: jax.lax.pmean(mean_loss(params, inputs, labels), "data"))(params)
+
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    on_two = jax.jit(jax.shard_map(shared, mesh=mesh, in_specs=(whole, rows, rows), out_specs=whole))
+    expected = jax.jit(jax.grad(mean_loss))(params, inputs, labels)
+    found = on_two(params, inputs, labels)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
 
 
 TERMS = {

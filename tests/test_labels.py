@@ -9,6 +9,7 @@ import pytest
 
 from jl1.attacks.budgets import Stage
 from jl1.attacks.ensemble import standard_attack
+from jl1.attacks.fab import minimal_perturbation
 from jl1.attacks.fgsm import fgsm
 from jl1.attacks.noise import random_noise
 from jl1.attacks.objectives import judge, margin, targeted_margin
@@ -23,7 +24,7 @@ from jl1.evaluation import accuracy, make_eval_step, make_penalty_step
 from jl1.labels import check_labels, decisions
 from jl1.losses import cross_entropy, cross_entropy_off_label, defended_loss
 from jl1.mean_loss import make_loss
-from jl1.models import Dense, SequentialNet
+from jl1.models import Dense, SequentialNet, make_apply_fn
 from jl1.penalties import make_penalty
 from jl1.segments import segment_gradient_norms
 
@@ -122,6 +123,27 @@ def test_small_types_hold_the_labels_of_many_classes(loss_fn):
     logits = jax.random.normal(KEY, (3, 300))
     labels = jnp.array([5, 200, 255])
     np.testing.assert_array_equal(loss_fn(logits, labels.astype("uint8")), loss_fn(logits, labels))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_small_types_serve_networks_of_more_classes_than_they_count(dtype):
+    module = SequentialNet((Dense(4),), 300)
+    inputs, labels = jax.random.uniform(KEY, (3, 5)), jnp.full(3, 127)
+    params = module.init(KEY, inputs)["params"]
+
+    def logits_fn(inputs):  # right about all three
+        return 0.1 * make_apply_fn(module)(params, inputs) + 0.1 * jax.nn.one_hot(jnp.array([127]), 300)
+
+    def figures(labels):
+        options = {"key": KEY, "num_steps": 9, "norm": "l2", "lower": -9.0, "upper": 9.0}
+        near = minimal_perturbation(logits_fn, inputs, labels=labels, **options)
+        norms = end_point_norms(logits_fn, inputs, twins=inputs + 0.1, labels=labels)
+        certified = certified_margins(module, params, inputs=inputs, labels=labels, epsilon=0.01)
+        return near.distance, certified, norms.change
+
+    distance = figures(labels)[0]
+    assert jnp.all((distance > 0) & (distance < 9)), distance
+    jax.tree.map(np.testing.assert_array_equal, figures(labels.astype(dtype)), figures(labels))
 
 
 @pytest.mark.parametrize("name", ["standard_attack", "over_batches", "accuracy"])

@@ -75,6 +75,22 @@ def test_a_weight_outside_its_range_is_refused(loss_fn, options, message):
         loss_fn(partial(NET.apply_fn, PARAMS), INPUTS, **given)
 
 
+def test_the_draws_at_the_twins_and_at_the_points_are_others():
+    penalty_fn = make_penalty("jacobian_l1_sampled_classes")
+    given = {"penalty_fn": penalty_fn, "attack_fn": lambda _, inputs, **__: inputs}  # the twins are the points
+
+    def values(key):
+        options = {"labels": LABELS, "lam": 0.7, "epsilon": 0.1, "key": key, **given}
+        losses = [
+            adversarial_loss(partial(NET.apply_fn, PARAMS), INPUTS, clean_weight=w, **options) for w in (0.0, 0.5)
+        ]
+        return jnp.stack([loss.penalty for loss in losses])
+
+    alone, both = jax.jit(jax.vmap(values))(jax.random.split(jax.random.key(0), 400)).transpose(1, 0, 2)
+    variances = both.var(axis=0).sum() / alone.var(axis=0).sum()
+    assert 0.4 < variances < 0.6  # 1 with the same draws at both
+
+
 def test_in_between_it_is_affine_in_the_weight():
     clean, attacked, found = (terms_at(adversarial_loss, clean_weight=weight) for weight in (1.0, 0.0, 0.25))
     assert_equal_terms(found, jax.tree.map(lambda here, there: 0.25 * here + 0.75 * there, clean, attacked))

@@ -15,9 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from jl1.patches import Patches, make_patches
@@ -111,7 +111,9 @@ def _linear_primitive(name: str, operation: Callable[[Patches], Callable[[Array]
         result = jax.eval_shape(
             lambda array: apply(array, **geometry), jax.ShapeDtypeStruct(values.shape, values.dtype)
         )
-        return ShapedArray(result.shape, result.dtype)
+        sharding = values.sharding.update(spec=PartitionSpec(*[None] * len(result.shape)))
+        # made from that of the values, which says over which devices they vary
+        return values.update(shape=result.shape, dtype=result.dtype, sharding=sharding)
 
     def batched(arguments: Any, axes: Any, **geometry: Any) -> tuple[Array, int]:
         values = jnp.moveaxis(arguments[0], axes[0], 0)

@@ -80,6 +80,7 @@ def end_point_norms(batched_fn: BatchedFn, inputs: Inputs, *, twins: Inputs, lab
     values, norms = _outputs_and_norms(batched_fn, jnp.concatenate([inputs, twins]))  # both at once compile faster
     (outputs, twin_outputs), (norms, twin_norms) = jnp.split(values, 2), jnp.split(norms, 2)
     rows, changes = jnp.arange(len(labels)), twin_outputs - outputs
+    labels = labels.astype(jnp.int32)  # a small type does not hold the number of many classes
     return EndPoints(
         outputs,
         twin_outputs,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs, Mask, PerExample
+from jl1.array_types import Inputs, Mask, PerExample, Scalar
 
 
 def spread(values: PerExample | Mask, rows: Array) -> Array:
@@ -14,6 +14,12 @@ def spread(values: PerExample | Mask, rows: Array) -> Array:
 def spread_channels(values: Float[Array, " channels"], rows: Array) -> Array:
     """Give one value a channel, the last axis, the rank of the rows."""
     return values.reshape(*[1] * (rows.ndim - 1), -1)
+
+
+def widened(values: Array | Scalar) -> Array:
+    """Return numbers of a type of 16 bits in float32, others as they are."""
+    array = jnp.asarray(values)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def tiny(rows: Array) -> float:

@@ -65,11 +65,12 @@ def adversarial_loss(
     check_number("clean_weight", clean_weight, lambda weight: (weight >= 0) & (weight <= 1), "in [0, 1]")
     attack_key, penalty_key = split_key(key)
     twins = twins_of(logits_fn, inputs, labels=labels, epsilon=epsilon, attack_fn=attack_fn, key=attack_key)
-    options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn, "key": penalty_key}
-    at_twins = penalised_loss(logits_fn, twins, **options)
+    options = {"labels": labels, "lam": lam, "penalty_fn": penalty_fn, "loss_fn": loss_fn}
     if clean_weight == 0:
-        return at_twins
-    at_inputs = penalised_loss(logits_fn, inputs, **options)
+        return penalised_loss(logits_fn, twins, **options, key=penalty_key)
+    twin_key, input_key = split_key(penalty_key)  # the same draws at both would double the variance
+    at_twins = penalised_loss(logits_fn, twins, **options, key=twin_key)
+    at_inputs = penalised_loss(logits_fn, inputs, **options, key=input_key)
     pairs = zip(at_twins, at_inputs, strict=True)
     return LossTerms(*((1 - clean_weight) * there + clean_weight * here for there, here in pairs))
 

@@ -116,6 +116,29 @@ def test_the_points_keep_the_type_of_the_inputs(x64, name, norm, input_type, log
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_carries_no_point_out_of_its_ball(name, norm, dtype):
+    inputs = INPUTS.astype(dtype)
+    attack = jax.jit(partial(ATTACKS[name], typed_network("float32"), labels=LABELS, key=KEY, norm=norm))
+    for epsilon in (0.0013, 8 / 255, 0.2):
+        points = attack(inputs, epsilon=jnp.float32(epsilon))
+        moves = np.asarray(points, np.float64) - np.asarray(inputs, np.float64)
+        lengths = np.abs(moves).max(axis=1) if norm == "linf" else np.linalg.norm(moves, axis=1)
+        assert np.all(lengths <= epsilon * (1 + 1e-6)), lengths / epsilon
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e-7, 1.0])
+def test_small_gradients_of_float16_give_no_point_that_is_no_number(scale):
+    inputs, labels = jnp.full((2, 3), 0.5, jnp.float16), jnp.array([0, 1])
+    slope = scale * jnp.array([[1.0, -1.0], [-2.0, 2.0], [0.5, -0.5]])
+    points = fgsm(lambda x: x.astype(jnp.float32) @ slope, inputs, labels=labels, epsilon=0.25, norm="l2")
+    assert bool(jnp.all(jnp.isfinite(points)))
+    lengths = np.linalg.norm(np.asarray(points, np.float64) - 0.5, axis=1)
+    np.testing.assert_allclose(lengths, 0.25, rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
 def test_a_radius_of_a_wider_type_may_be_mapped_over(x64, name):
     attack = partial(ATTACKS[name], typed_network("float32"), INPUTS, labels=LABELS, key=KEY)
     points = jax.eval_shape(jax.vmap(lambda epsilon: attack(epsilon=epsilon)), jnp.linspace(0, 0.1, 3))

@@ -49,8 +49,10 @@ def search(**options):
     return jax.jit(partial(minimal_perturbation, linear, **chosen))(jnp.asarray(INPUTS))
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_it_finds_the_nearest_wall_of_a_linear_model(norm):
+def test_it_finds_the_nearest_wall_of_a_linear_model(norm, is_quick):
+    jax.config.update("jax_disable_most_optimizations", is_quick)  # XLA rounds otherwise with them
     found = search(norm=norm, lower=-9.0, upper=9.0, num_steps=10)
     exact = [nearest_wall(point, label, norm) for point, label in zip(INPUTS, LABELS, strict=True)]
     np.testing.assert_allclose(found.distance, exact, rtol=3e-4)

@@ -184,6 +184,10 @@ def test_the_gauge_fails_where_decisions_or_gauge_free_norms_change():
     assert line.figure == "centring it changes 0.0 % of the decisions; it changes jacobian_l1 on logits by 25.0 %"
     assert check.gauge_check(moved._replace(changes_decision=np.arange(4) < 1)).outcome == "FAIL"
     assert check.gauge_check(moved._replace(gap=np.full(4, np.nan))).outcome == "FAIL"
-    free = {"jacobian_l1 on probs": np.ones(4)}
+    assert check.gauge_check(sound._replace(gap=np.full(4, np.nan), after=sound.before)).outcome == "FAIL"
+    free, none = {"jacobian_l1 on probs": np.ones(4)}, {"jacobian_l1 on probs": np.zeros(4)}
+    for before, after in ((free, {"jacobian_l1 on probs": np.full(4, np.nan)}), (none, free)):
+        line = check.gauge_check(sound._replace(before=before, after=after))
+        assert (line.outcome, "changes jacobian_l1 on probs by" in line.figure) == ("FAIL", True)
     assert check.gauge_check(sound._replace(before=free, after=free)).outcome == "PASS"
-    assert check.gauge_check(sound._replace(before=free, after={"jacobian_l1 on probs": np.zeros(4)})).outcome == "FAIL"
+    assert check.gauge_check(sound._replace(before=free, after=none)).outcome == "FAIL"

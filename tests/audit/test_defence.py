@@ -29,6 +29,16 @@ def test_a_smooth_penalty_is_climbed_to_the_corner_of_the_ball():
     np.testing.assert_allclose(peaks, jnp.broadcast_to(jnp.array([0.7, 0.3, 0.7]), (4, 3)), atol=1e-6)
 
 
+def test_where_a_slope_is_no_number_the_climb_stays_in_the_ball():
+    def penalty_fn(x):  # its slope at 0.5 is 0 / 0
+        return jnp.sum(x, axis=1) + jnp.where(x[:, 0] == 0.5, 0.0, jnp.sqrt(jnp.abs(x[:, 0] - 0.5)))
+
+    points = jnp.full((2, 4), 0.5)
+    assert jnp.isnan(jax.grad(lambda x: penalty_fn(x).sum())(points)).any()
+    peaks = penalty_peak(penalty_fn, points, epsilon=0.2, key=KEY, num_steps=4)
+    assert (jnp.abs(peaks - points) <= 0.2 + 1e-6).all()
+
+
 def test_a_penalty_without_slopes_is_climbed_all_the_same():
     penalty_fn = partial(make_penalty("jacobian_l1"), partial(NET.apply_fn, PARAMS), labels=LABELS)
     slopes = jax.grad(lambda points: penalty_fn(points).sum())(INPUTS)

@@ -62,6 +62,13 @@ def test_a_gradient_too_small_for_its_digits_is_told_from_a_sound_one():
         assert (health.is_zero | health.is_subnormal).tolist() == [is_lost] * 7
 
 
+def test_small_gradients_of_float16_have_a_direction():
+    inputs, slope = jnp.full((3, 4), 0.5, jnp.float16), 1e-6 * jnp.array([[1.0, -1.0]] * 4)
+    given = {"labels": jnp.zeros(3, int), "epsilon": 0.1, "key": jax.random.key(0), "loss_fn": margin}
+    cosine = gradient_alignment(lambda x: x.astype(jnp.float32) @ slope, inputs, **given)
+    np.testing.assert_allclose(cosine, 1.0, rtol=1e-3)
+
+
 def test_infinite_and_undefined_gradients_are_told():
     points = np.array([[0.0, 0.5], [0.25, 0.5]], np.float32)
     health = health_of(jnp.sqrt, points=points)

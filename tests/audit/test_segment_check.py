@@ -70,6 +70,13 @@ def test_a_change_through_pieces_too_short_to_count_is_a_warning_and_no_violatio
     assert (check.outcome, check.values["above_supremum"]) == ("WARN", 0)
 
 
+@pytest.mark.parametrize(("factor", "num_open"), [(0.5, 1), (0.0, 1), (np.nan, 2)])
+def test_a_walk_whose_pieces_do_not_add_up_to_the_change_fails(factor, num_open):
+    check = segment_check(walk_of_the_step(integral=factor * walk_of_the_step().integral), np.ones(1))
+    assert (check.outcome, check.values["not_closed"], check.values["above_supremum"]) == ("FAIL", num_open, 0)
+    assert "the pieces do not add up" in check.advice
+
+
 def test_a_change_where_no_gradient_was_met_is_a_violation():
     check = segment_check(walk_of_the_step(supremum=np.zeros((1, 2))), np.ones(1))
     assert (check.outcome, check.values["above_supremum"]) == ("FAIL", 1)

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jl1.array_types import Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
-from jl1.attacks.ball import typed_as
+from jl1.attacks.ball import is_narrow, typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import check_task, random_border_point
-from jl1.per_example import choose
+from jl1.per_example import choose, widened
 
 
 def fab(
@@ -67,7 +67,10 @@ def fab(
     epsilon = typed_as(inputs, epsilon)
     search = Search(logits_fn, labels, geometry, lower, upper, enough=epsilon)
     found = _search(search, inputs, targets, key, radius=epsilon, num_steps=num_steps, num_restarts=num_restarts)
-    return choose(found.distance <= epsilon, found.inputs, jax.lax.stop_gradient(inputs))
+    is_inside = found.distance <= epsilon
+    if is_narrow(inputs):  # the distance is rounded too
+        is_inside &= geometry.length(widened(found.inputs) - widened(inputs)) <= widened(epsilon)
+    return choose(is_inside, found.inputs, jax.lax.stop_gradient(inputs))
 
 
 def minimal_perturbation(

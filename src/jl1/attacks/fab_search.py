@@ -24,7 +24,7 @@ _OVERSHOOT = 1.05  # eta: how far a step goes past the plane
 _BACKWARD = 0.9  # beta: the share of its perturbation that a misclassified point keeps
 _MOST_BIAS = 0.1  # alpha_max: the largest weight of the step that begins at the input
 _FINAL_STEPS = 3
-_HAIR = 1e-4  # past the zero of a linear margin, so that rounding leaves the point on the wrong side
+_HAIR = 1e-4  # of the distance: past the zero of a linear margin, so that rounding leaves it on the wrong side
 
 PlaneFn = Callable[[Inputs], tuple[PerExample, Inputs]]
 """Points to gap and normal: the network, linear at the points, changes class where <normal, step> = gap."""
@@ -79,7 +79,7 @@ def nearest_plane(search: Search, points: Inputs) -> tuple[PerExample, Inputs]:
     num_classes, labels = logits.shape[1], search.labels
 
     def one_class(index: Int[Array, ""], nearest: _Plane) -> _Plane:
-        others = jnp.full_like(labels, index)
+        others = jnp.full_like(labels, index, jnp.int32)  # a small type may not hold the last class
         gap = -targeted_margin(logits, labels, targets=others).astype(points.dtype)
         normal = pullback(_difference(logits, labels, others))[0]
         distance = jnp.where(others == labels, jnp.inf, jnp.abs(gap) / (search.norm.dual_length(normal) + tiny(normal)))
@@ -131,7 +131,8 @@ def final_search(search: Search, inputs: Inputs, best: MinimalPerturbation) -> M
         right, wrong, best = carry
         span = wrong.margin - right.margin
         share = jnp.where(span > 0, -right.margin / jnp.where(span > 0, span, 1.0), 0.5)
-        share = jnp.clip(share + _HAIR, 0.0, 1.0)
+        whole, part = (search.norm.length(wrong.inputs - end) for end in (inputs, right.inputs))
+        share = jnp.clip(share + _HAIR * whole / jnp.where(part > 0, part, 1.0), 0.0, 1.0)
         points = right.inputs + spread(share, inputs) * (wrong.inputs - right.inputs)
         middle, logits = end_at(points)
         is_wrong = _wrong(logits, search.labels)

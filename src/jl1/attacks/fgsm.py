@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
-from jl1.attacks.ball import typed_as
+from jl1.attacks.ball import is_narrow, typed_as
 from jl1.attacks.norms import LINF, Norm, check_task, random_start
 from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
@@ -73,7 +73,10 @@ def full_step(
     inputs: Inputs, gradient: Inputs, *, epsilon: Scalar, norm: Norm = LINF, lower: float = 0.0, upper: float = 1.0
 ) -> Inputs:
     """Move each input by epsilon to where a function of the given gradient rises most, clip, and detach."""
-    moved = inputs + typed_as(inputs, epsilon) * norm.ascent(gradient)
+    epsilon = typed_as(inputs, epsilon)
+    moved = inputs + epsilon * norm.ascent(gradient)
+    if is_narrow(inputs):
+        moved = norm.project(moved, inputs, epsilon=epsilon, lower=lower, upper=upper)
     return jax.lax.stop_gradient(jnp.clip(moved, lower, upper))
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import typed_as
+from jl1.attacks.ball import is_narrow, typed_as
 from jl1.attacks.norms import check_task
 from jl1.attacks.objectives import judge, margin
 from jl1.attacks.square_patches import PATCHES, Images, image_shape, schedule
@@ -74,7 +74,7 @@ def square(
             floating, labels that are not one integer an example, an unknown norm, or a number for epsilon that is
             negative or (in L-infinity) above upper - lower.
     """
-    check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
+    geometry = check_task(norm, inputs, labels, epsilon=epsilon, lower=lower, upper=upper)
     length = num_queries if schedule_queries is None else schedule_queries
     if min(num_queries, length) < 1 or not 0 < first_share <= 1:
         raise ValueError(
@@ -86,14 +86,19 @@ def square(
     def judge_images(points: Images) -> tuple[PerExample, Mask]:
         return judge(logits_fn, margin, labels, points.reshape(inputs.shape))
 
+    def inside(points: Images) -> Images:
+        if is_narrow(images):
+            points = geometry.project(points, images, epsilon=epsilon, lower=lower, upper=upper)
+        return jnp.clip(points, lower, upper)
+
     def query(state: _State) -> _State:
         changed = patches.propose(jax.random.fold_in(key, state.query), state.query, state.points, images, epsilon)
-        return _keep_better(state, jnp.clip(changed, lower, upper), judge_images)
+        return _keep_better(state, inside(changed), judge_images)
 
     margins, wrong = judge_images(images)
     nothing = _State(jnp.asarray(-1), images, jnp.full_like(margins, -jnp.inf), wrong)
     start = patches.start(jax.random.fold_in(key, num_queries), images, epsilon)
-    state = _keep_better(nothing, jnp.clip(start, lower, upper), judge_images)
+    state = _keep_better(nothing, inside(start), judge_images)
     state = jax.lax.while_loop(lambda state: (state.query < num_queries) & ~jnp.all(state.beaten), query, state)
     return jax.lax.stop_gradient(state.points.reshape(inputs.shape))
 

@@ -205,10 +205,11 @@ def adaptive_attack_check(stands: Mask | np.ndarray, stands_adaptive: Mask | np.
 def gauge_check(gauge: Gauge) -> Check:
     """Judge whether centring the output layer leaves decisions and gauge-free penalties as they are."""
     before, after = ({name: float(np.mean(of)) for name, of in norms.items()} for norms in (gauge.before, gauge.after))
-    changes = {name: abs(after[name] / before[name] - 1) if before[name] else 0.0 for name in before}
+    changes = {name: _relative_change(before[name], after[name]) for name in before}
     must_stay = [change for name, change in changes.items() if name.endswith(GAUGE_INVARIANT)]
-    decisions, worst = _share(gauge.changes_decision), max([*must_stay, float(np.max(gauge.gap))])
-    moved = ", ".join(f"{name} by {_percent(of)}" for name, of in changes.items() if of > GAUGE_CHANGE) or "no penalty"
+    decisions, worst = _share(gauge.changes_decision), float(np.max([*must_stay, np.max(gauge.gap)]))  # NaN stays
+    changed = {name: of for name, of in changes.items() if not of <= GAUGE_CHANGE}
+    moved = ", ".join(f"{name} by {_percent(of)}" for name, of in changed.items()) or "no penalty"
     return Check(
         name="gauge of the output layer",
         topic="defence",
@@ -218,6 +219,11 @@ def gauge_check(gauge: Gauge) -> Check:
         shows_masking=False,
         values={"decisions": decisions, "largest gap of centred logits": float(np.max(gauge.gap))} | changes,
     )
+
+
+def _relative_change(before: float, after: float) -> float:
+    """Return by which part a penalty changed; infinitely much where there was none."""
+    return abs(after / before - 1) if before else float("inf" if after else 0.0)
 
 
 def _check_beside(

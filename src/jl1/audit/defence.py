@@ -83,7 +83,8 @@ def penalty_peak(
 
     def step(index: Scalar, best: _Peak) -> _Peak:
         random = jax.random.rademacher(jax.random.fold_in(key, index), inputs.shape, inputs.dtype)
-        signs = jnp.where(best.gradient == 0, random, jnp.sign(best.gradient))
+        is_blind = (best.gradient == 0) | jnp.isnan(best.gradient)
+        signs = jnp.where(is_blind, random, jnp.sign(best.gradient))
         points = project(best.points + epsilon / 2.0 ** (index % 4) * signs, inputs, **ball)
         return _higher(_Peak(points, *look(points)), best)
 

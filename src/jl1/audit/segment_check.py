@@ -22,6 +22,9 @@ from jl1.segments import SegmentNorms, segment_gradient_norms
 ROUNDING = 1e-5
 """Of the largest change, and of the logits: by so much a rounded change may exceed its bound."""
 
+CLOSING = 1e-4
+"""Of the same: by so much the sum over the pieces may miss the change, which it must come to."""
+
 UNCOUNTED = 1e-3
 """Of the largest change: where pieces too short to count bring more of it, a walk says too little."""
 
@@ -97,17 +100,21 @@ def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"
         radius: max_j |x'_j - x_j| of every segment.
 
     Returns:
-        FAIL if Eq. 2 itself is violated, which would be an error of jl1; the ends alone are a figure, not a verdict.
+        FAIL if Eq. 2 itself is violated, or if a walk has lost a piece, which would be errors of jl1; the ends alone
+        are a figure, not a verdict.
     """
     supremum, change, uncounted = np.asarray(norms.supremum), np.abs(norms.change), np.asarray(norms.uncounted)
     largest, larger_end = max(float(change.max()), 1e-30), np.maximum(norms.at_start, norms.at_end)
     complete = np.asarray(norms.is_complete)[:, None] & (uncounted.max(axis=1, keepdims=True) <= UNCOUNTED * largest)
-    slack = ROUNDING * (largest + np.asarray(norms.logit_size)[:, None]) + uncounted
+    size = largest + np.asarray(norms.logit_size)[:, None]
+    slack = ROUNDING * size + uncounted
+    closes = np.abs(np.asarray(norms.integral) - np.asarray(norms.change)) <= CLOSING * size + uncounted
+    num_open = int(np.sum(complete & ~closes))
     cases = complete & ((supremum > 0) | (change > slack))
     above = partial(_above, cases, change, radius[:, None], slack)
     with_supremum, with_ends, num_cases = above(supremum), above(larger_end), int(cases.sum())
     factor = float(np.median((supremum / np.maximum(larger_end, 1e-30))[cases])) if num_cases else float("nan")
-    outcome: Outcome = "FAIL" if with_supremum else "PASS" if complete.all() and num_cases else "WARN"
+    outcome: Outcome = "FAIL" if with_supremum or num_open else "PASS" if complete.all() and num_cases else "WARN"
     figure = (
         f"{num_cases:,} margins: {with_supremum} change by more than epsilon x supremum, {with_ends} by more than "
         f"epsilon x the larger end; median supremum / larger end {factor:.2f}"
@@ -117,9 +124,12 @@ def segment_check(norms: SegmentNorms, radius: Float[np.ndarray, " num_examples"
         "WARN": "No margin changes on these segments."
         if complete.all()
         else f"{int((~complete).sum())} walks were given up or have pieces too short to measure: shorten them.",
-        "FAIL": "Eq. 2 cannot be violated: report this as an error of jl1.",
+        "FAIL": "Eq. 2 cannot be violated: report this as an error of jl1."
+        if with_supremum
+        else f"On {num_open} walks the pieces do not add up to the change: report this as an error of jl1.",
     }[outcome]
-    values = {"cases": float(num_cases), "above_supremum": float(with_supremum), "above_ends": float(with_ends)}
+    counts = {"cases": num_cases, "above_supremum": with_supremum, "above_ends": with_ends, "not_closed": num_open}
+    values = {name: float(count) for name, count in counts.items()}
     return Check("Eq. 2 on segments", "defence", outcome, figure, advice, False, values | {"median_factor": factor})
 
 

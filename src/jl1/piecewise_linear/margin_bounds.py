@@ -45,6 +45,7 @@ def margin_bounds(
         Lower bounds of z_y - z_j by intervals; those by Eq. 2, and upper bounds of the gradient's L1 norm. A row an
         example and a column a class j each.
     """
+    labels = labels.astype(jnp.int32)  # XLA's indices: a small type does not hold the number of many classes
     net = bind(module.layers, module.layer_names, params, inputs, convolution=convolution_form(module.convolution))
     slopes, slacks, last = _forward(module, net, box)
     units = jnp.eye(module.num_classes, dtype=inputs.dtype)
