@@ -40,10 +40,15 @@ def strict_dtypes():
         yield
 
 
+def pytest_addoption(parser):
+    """Let all tests run on programs compiled as users' are, whose rounding is another one."""
+    parser.addoption("--optimised", action="store_true", help="with all of XLA's optimisations, in twice the time")
+
+
 @pytest.fixture
-def quick_compile():
+def quick_compile(request):
     """Leave out most of XLA's optimisations: the same numbers for half of the compilation, most of a test's time."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", not request.config.getoption("--optimised"))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

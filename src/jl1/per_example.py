@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jl1.array_types import Inputs, Mask, PerExample, Scalar
+from jl1.array_types import Inputs, Mask, PerExample
 
 
 def spread(values: PerExample | Mask, rows: Array) -> Array:
@@ -16,10 +16,14 @@ def spread_channels(values: Float[Array, " channels"], rows: Array) -> Array:
     return values.reshape(*[1] * (rows.ndim - 1), -1)
 
 
-def widened(values: Array | Scalar) -> Array:
+def is_narrow(values: Array) -> bool:
+    """Say whether numbers are of a type of 16 bits, so coarse that rounding carries points out of their balls."""
+    return jnp.finfo(values.dtype).bits < 32
+
+
+def widened(values: Array) -> Array:
     """Return numbers of a type of 16 bits in float32, others as they are."""
-    array = jnp.asarray(values)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return values.astype(jnp.float32) if is_narrow(values) else values
 
 
 def tiny(rows: Array) -> float:

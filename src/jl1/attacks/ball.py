@@ -6,7 +6,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Scalar
-from jl1.per_example import widened
+from jl1.per_example import is_narrow, widened
 
 
 def check_radius(epsilon: Scalar, lower: float, upper: float) -> None:
@@ -37,12 +37,7 @@ def typed_as(inputs: Inputs, value: Scalar) -> Float[Array, ""]:
     In types of 16 bits it is rounded down: what is rounded up is another ball.
     """
     typed = jnp.asarray(value, jnp.result_type(inputs))
-    return rounded_inwards(widened(jnp.asarray(value)), jnp.zeros_like(typed)) if is_narrow(typed) else typed
-
-
-def is_narrow(values: Array) -> bool:
-    """Say whether numbers are of a type of 16 bits, so coarse that rounding carries points out of their balls."""
-    return jnp.finfo(jnp.result_type(values)).bits < 32
+    return rounded_inwards(jnp.asarray(value, jnp.float32), jnp.zeros_like(typed)) if is_narrow(typed) else typed
 
 
 def rounded_inwards(points: Array, centre: Array) -> Array:
@@ -60,6 +55,8 @@ def default_step(epsilon: Scalar, num_steps: int) -> Scalar:
 def project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Move each coordinate to the nearest value within `epsilon` of `centre` and in [lower, upper]."""
     if is_narrow(centre):
-        inside = project(widened(points), widened(centre), epsilon=widened(epsilon), lower=lower, upper=upper)
+        inside = project(
+            widened(points), widened(centre), epsilon=jnp.asarray(epsilon, jnp.float32), lower=lower, upper=upper
+        )
         return rounded_inwards(inside, centre)
     return jnp.clip(jnp.clip(points, centre - epsilon, centre + epsilon), lower, upper)

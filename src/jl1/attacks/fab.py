@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jl1.array_types import Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
-from jl1.attacks.ball import is_narrow, typed_as
+from jl1.attacks.ball import typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import check_task, random_border_point
-from jl1.per_example import choose, widened
+from jl1.per_example import choose, is_narrow, widened
 
 
 def fab(

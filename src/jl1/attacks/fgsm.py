@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from jl1.array_types import ExampleLossFn, Inputs, Labels, LogitsFn, NormName, PRNGKey, Scalar
-from jl1.attacks.ball import is_narrow, typed_as
+from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import LINF, Norm, check_task, random_start
 from jl1.evaluated import compose
 from jl1.jacobian import input_gradient
 from jl1.labels import decisions
+from jl1.per_example import is_narrow
 
 
 def fgsm(

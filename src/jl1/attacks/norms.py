@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Labels, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import check_radius, is_narrow, known, project, rounded_inwards
+from jl1.attacks.ball import check_radius, known, project, rounded_inwards
 from jl1.inputs import check_floating
 from jl1.labels import check_labels
-from jl1.per_example import spread, tiny, widened
+from jl1.per_example import is_narrow, spread, tiny, widened
 from jl1.shares import draw_rows
 
 
@@ -118,7 +118,9 @@ def _l2_ascent(gradient: Inputs) -> Inputs:
 def _l2_project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Shrink the perturbation to length epsilon, then clip to the range, which only shrinks it more (as in APGD)."""
     if is_narrow(centre):
-        inside = _l2_project(widened(points), widened(centre), epsilon=widened(epsilon), lower=lower, upper=upper)
+        inside = _l2_project(
+            widened(points), widened(centre), epsilon=jnp.asarray(epsilon, jnp.float32), lower=lower, upper=upper
+        )
         return rounded_inwards(inside, centre)
     perturbation = points - centre
     length = _l2_length(perturbation)

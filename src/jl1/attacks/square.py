@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jl1.array_types import Inputs, Labels, LogitsFn, Mask, NormName, PerExample, PRNGKey, Scalar
-from jl1.attacks.ball import is_narrow, typed_as
+from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import check_task
 from jl1.attacks.objectives import judge, margin
 from jl1.attacks.square_patches import PATCHES, Images, image_shape, schedule
-from jl1.per_example import choose
+from jl1.per_example import choose, is_narrow
 
 
 class _State(NamedTuple):
