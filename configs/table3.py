@@ -11,7 +11,8 @@ Paper:    Sec. 4.2, Table 3, lambda 10, the class sum of footnote 1, 100 epochs;
           C adv_train_gp  98.79   96.36 +- .11   98.87   94.56 +- .16   98.69   93.73 +- .75   98.42   96.62 +- .51
 Expected: see docs/results.md. The readings (class sum on logits, mean) are in docs/paper.md. Beyond the paper: PGD-20,
           and the standard ensemble (fast) on 1,000 points, both at all four radii.
-Time:     `--dry_run` measures it on your machine; see docs/results.md.
+Time:     C: 7 hours of training on two CPU cores (AVX-512), by the paces in docs/results.md; `--dry_run` measures it on
+          your machine.
 Command:  jl1 sweep --config=table3:C --config.data.dir=DIR
           (eighty runs; three seeds: --only=seed=0,1,2; one radius: --only=adversarial.epsilon=0.3)
 """

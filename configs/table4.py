@@ -7,7 +7,8 @@ Paper:    Sec. 4.2, Table 4, 150 epochs by the text. Its cells of lambda 0 and 1
           FGSM    95.52 +- 0.74  96.62 +- 0.51  97.25 +- 0.05  96.88 +- 0.51  96.71 +- 0.19  94.65 +- 0.79
 Expected: see docs/results.md. The readings (class sum on logits, mean) are in docs/paper.md. Beyond the paper: PGD-20,
           and the standard ensemble (fast) on 1,000 points.
-Time:     `--dry_run` measures it on your machine; see docs/results.md.
+Time:     10 hours of training on two CPU cores (AVX-512), by the paces in docs/results.md; `--dry_run` measures it on
+          your machine.
 Command:  jl1 sweep --config=table4 --config.data.dir=DIR
           (sixty runs; three seeds: --only=seed=0,1,2)
 """
