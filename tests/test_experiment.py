@@ -67,7 +67,8 @@ def test_a_result_has_the_documented_fields(finished):
             "stopped_because",
             "validation_accuracy",
         ),
-        *("accuracies", "l1_jacobian_norm", "at_epochs", "seconds", "versions", "earlier_versions", "device"),
+        *("accuracies", "l1_jacobian_norm", "at_epochs", "seconds", "versions", "earlier_versions"),
+        *("device", "processor"),
     }
     assert (result["schema"], result["num_params"], result["num_epochs"]) == ("jl1.result/1", 567434, 3)
     assert result["stopped_because"] == "num_epochs"
