@@ -21,11 +21,6 @@ def is_narrow(values: Array) -> bool:
     return jnp.finfo(values.dtype).bits < 32
 
 
-def widened(values: Array) -> Array:
-    """Return numbers of a type of 16 bits in float32, others as they are."""
-    return values.astype(jnp.float32) if is_narrow(values) else values
-
-
 def tiny(rows: Array) -> float:
     """Return what keeps a quotient of numbers of this type from being 0 / 0: 1e-12, more where that would be 0."""
     return max(1e-12, float(jnp.finfo(rows.dtype).tiny))

@@ -6,7 +6,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jl1.array_types import Inputs, Scalar
-from jl1.per_example import is_narrow, widened
+from jl1.per_example import is_narrow
+from jl1.precision import in_one_precise_type
 
 
 def check_radius(epsilon: Scalar, lower: float, upper: float) -> None:
@@ -43,7 +44,8 @@ def typed_as(inputs: Inputs, value: Scalar) -> Float[Array, ""]:
 def rounded_inwards(points: Array, centre: Array) -> Array:
     """Give points the type of the centre, rounded towards it: no coordinate gets farther from it than it was."""
     rounded = points.astype(centre.dtype)
-    farther = jnp.abs(widened(rounded) - widened(centre)) > jnp.abs(points - widened(centre))
+    ends, middle, exact = in_one_precise_type(rounded, centre, points)
+    farther = jnp.abs(ends - middle) > jnp.abs(exact - middle)
     return jnp.where(farther, jnp.nextafter(rounded, centre), rounded)
 
 
@@ -55,8 +57,6 @@ def default_step(epsilon: Scalar, num_steps: int) -> Scalar:
 def project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Move each coordinate to the nearest value within `epsilon` of `centre` and in [lower, upper]."""
     if is_narrow(centre):
-        inside = project(
-            widened(points), widened(centre), epsilon=jnp.asarray(epsilon, jnp.float32), lower=lower, upper=upper
-        )
-        return rounded_inwards(inside, centre)
+        exact, middle, radius = in_one_precise_type(points, centre, jnp.asarray(epsilon))
+        return rounded_inwards(project(exact, middle, epsilon=radius, lower=lower, upper=upper), centre)
     return jnp.clip(jnp.clip(points, centre - epsilon, centre + epsilon), lower, upper)

@@ -19,7 +19,8 @@ from jl1.attacks.ball import typed_as
 from jl1.attacks.fab_search import MinimalPerturbation, Search, descend, final_search, nearest_plane, target_plane
 from jl1.attacks.fgsm import predicted_labels
 from jl1.attacks.norms import check_task, random_border_point
-from jl1.per_example import choose, is_narrow, widened
+from jl1.per_example import choose, is_narrow
+from jl1.precision import in_one_precise_type
 
 
 def fab(
@@ -69,7 +70,8 @@ def fab(
     found = _search(search, inputs, targets, key, radius=epsilon, num_steps=num_steps, num_restarts=num_restarts)
     is_inside = found.distance <= epsilon
     if is_narrow(inputs):  # the distance is rounded too
-        is_inside &= geometry.length(widened(found.inputs) - widened(inputs)) <= widened(epsilon)
+        ends, middle, radius = in_one_precise_type(found.inputs, inputs, epsilon)
+        is_inside &= geometry.length(ends - middle) <= radius
     return choose(is_inside, found.inputs, jax.lax.stop_gradient(inputs))
 
 

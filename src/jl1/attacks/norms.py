@@ -12,7 +12,8 @@ from jl1.array_types import Inputs, Labels, PerExample, PRNGKey, Scalar
 from jl1.attacks.ball import check_radius, known, project, rounded_inwards
 from jl1.inputs import check_floating
 from jl1.labels import check_labels
-from jl1.per_example import is_narrow, spread, tiny, widened
+from jl1.per_example import is_narrow, spread, tiny
+from jl1.precision import in_one_precise_type
 from jl1.shares import draw_rows
 
 
@@ -74,8 +75,8 @@ def random_border_point(
     """Draw a point at distance `radius` of every example in a random direction, and clip it to the range."""
     num_rows, *features = inputs.shape
     noise = draw_rows(lambda rows: norm.noise(key, (rows, *features), inputs.dtype), num_rows)
-    radii = widened(jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (num_rows,)))
-    centre, noise = widened(inputs), widened(noise)
+    radii = jnp.broadcast_to(jnp.asarray(radius, inputs.dtype), (num_rows,))
+    centre, noise, radii = in_one_precise_type(inputs, noise, radii)
     points = jnp.clip(centre + noise * spread(radii / (norm.length(noise) + tiny(noise)), inputs), lower, upper)
     return rounded_inwards(points, inputs) if is_narrow(inputs) else points
 
@@ -91,7 +92,7 @@ def _l1_length(vectors: Inputs) -> PerExample:
 
 def _l2_length(vectors: Inputs) -> PerExample:
     """Sum in float32 at least: in float16 the squares of entries below 2e-4 are 0, and a ball would have no border."""
-    rows = widened(_rows(vectors))
+    (rows,) = in_one_precise_type(_rows(vectors))
     return jnp.sqrt(jnp.sum(rows**2, axis=1)).astype(vectors.dtype)
 
 
@@ -109,7 +110,7 @@ def _l2_ascent(gradient: Inputs) -> Inputs:
 
     In float32 at least: XLA multiplies by the inverse, which in float16 is infinite for entries that are not.
     """
-    wide = widened(jnp.where(jnp.isfinite(gradient), gradient, 0))
+    (wide,) = in_one_precise_type(jnp.where(jnp.isfinite(gradient), gradient, 0))
     largest = _linf_length(wide)
     scaled = wide / spread(jnp.where(largest >= jnp.finfo(wide.dtype).tiny, largest, 1), wide)
     return (scaled / spread(_l2_length(scaled) + tiny(scaled), wide)).astype(gradient.dtype)
@@ -118,10 +119,8 @@ def _l2_ascent(gradient: Inputs) -> Inputs:
 def _l2_project(points: Inputs, centre: Inputs, *, epsilon: Scalar, lower: float, upper: float) -> Inputs:
     """Shrink the perturbation to length epsilon, then clip to the range, which only shrinks it more (as in APGD)."""
     if is_narrow(centre):
-        inside = _l2_project(
-            widened(points), widened(centre), epsilon=jnp.asarray(epsilon, jnp.float32), lower=lower, upper=upper
-        )
-        return rounded_inwards(inside, centre)
+        exact, middle, radius = in_one_precise_type(points, centre, jnp.asarray(epsilon))
+        return rounded_inwards(_l2_project(exact, middle, epsilon=radius, lower=lower, upper=upper), centre)
     perturbation = points - centre
     length = _l2_length(perturbation)
     shrunk = perturbation * spread(jnp.minimum(1.0, epsilon / jnp.maximum(length, tiny(length))), points)

@@ -28,7 +28,8 @@ from jl1.attacks.ball import typed_as
 from jl1.attacks.norms import LINF, random_start
 from jl1.jacobian import entrywise_l1, input_gradient, squared_l2
 from jl1.labels import check_labels
-from jl1.per_example import spread, widened
+from jl1.per_example import spread
+from jl1.precision import in_one_precise_type
 
 
 class GradientHealth(NamedTuple):
@@ -152,7 +153,7 @@ def make_alignment_step(
 
 def _direction(gradient: Inputs) -> Inputs:
     """Divide by the largest entry, so that squares neither underflow nor overflow; zero where that cannot be done."""
-    gradient = widened(gradient)  # in float16 the inverse of a small number is infinite
+    (gradient,) = in_one_precise_type(gradient)  # in float16 the inverse of a small number is infinite
     largest = jnp.max(jnp.abs(gradient.reshape(len(gradient), -1)), axis=1)
     usable = (largest >= jnp.finfo(gradient.dtype).tiny) & jnp.isfinite(largest)
     scaled = gradient / spread(jnp.where(usable, largest, 1), gradient)
